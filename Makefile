@@ -1,0 +1,45 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# processes of the test run: one per core, one thread each
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test check-slow lint types bench bench-quality install docs-figures clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch -c constraints.txt
+	$(BIN)/pip install --quiet -e ".[test,lint]" -c constraints.txt
+	touch $@
+
+install: $(VENV)/installed  ## virtual environment with everything
+
+demo: install  ## simulate, reconstruct, evaluate; a picture and a table in demo/
+	$(BIN)/backcast demo mimo_radar -o demo
+
+test: install  ## everything but slow and GPU tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n $(WORKERS)
+
+check-slow: install  ## real data, 100-file batches, long runs
+	$(BIN)/pytest -m "slow and not gpu" --timeout 3600
+
+lint: install  ## format, style, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+bench: install  ## speed and memory, side by side with the dense matrix
+	$(BIN)/python benchmarks/near_field.py
+
+bench-quality: install  ## the table of image quality in benchmarks/
+	$(BIN)/python benchmarks/quality.py --markdown benchmarks/quality.md
+
+docs-figures: install  ## the pictures in docs/, from simulated and measured scans
+	$(BIN)/python docs/make_figures.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
