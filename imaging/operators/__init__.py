@@ -1,0 +1,9 @@
+"""Operators: measurement models as linear maps with exact adjoints."""
+
+from imaging.operators.base import LinearOperator
+from imaging.operators.checks import check_adjoint
+from imaging.operators.grid import Grid
+from imaging.operators.near_field import NearFieldMimo
+from imaging.operators.planar_scan import PlanarScan, near_field_operator
+
+__all__ = ["Grid", "LinearOperator", "NearFieldMimo", "PlanarScan", "check_adjoint", "near_field_operator"]
