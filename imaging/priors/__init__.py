@@ -1,0 +1,8 @@
+"""Priors: regularisers known by their proximal maps."""
+
+from imaging.priors.l1 import L1
+from imaging.priors.magnitude import Magnitude
+from imaging.priors.protocols import Denoiser, Prior
+from imaging.priors.total_variation import TotalVariation
+
+__all__ = ["L1", "Denoiser", "Magnitude", "Prior", "TotalVariation"]
