@@ -1,0 +1,50 @@
+"""Solvers: generators of frozen states, and what drives, saves and measures them."""
+
+from imaging.solvers.admm import AdmmState, admm
+from imaging.solvers.csalsa import CsalsaState, ProjectedState, csalsa, csalsa_projected, starting_image
+from imaging.solvers.linear import CgEllipsoid, CgInfo, CgSolver, EllipsoidInfo, SolverCache, cg, secular_root
+from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
+from imaging.solvers.run import (
+    KeepBest,
+    Outcome,
+    SolverDivergedError,
+    any_rule,
+    never,
+    relative_change_below,
+    residuals_below,
+    run,
+    run_batch,
+)
+from imaging.solvers.state import State, StateFileError, load_state, save_state
+
+__all__ = [
+    "AdmmState",
+    "CgEllipsoid",
+    "CgInfo",
+    "CgSolver",
+    "CsalsaState",
+    "EllipsoidInfo",
+    "EllipsoidProjector",
+    "KeepBest",
+    "Outcome",
+    "ProjectedState",
+    "RegularisedSolver",
+    "SolverCache",
+    "SolverDivergedError",
+    "State",
+    "StateFileError",
+    "admm",
+    "any_rule",
+    "cg",
+    "csalsa",
+    "csalsa_projected",
+    "load_state",
+    "never",
+    "relative_change_below",
+    "residuals_below",
+    "run",
+    "run_batch",
+    "save_state",
+    "secular_root",
+    "starting_image",
+]

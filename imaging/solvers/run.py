@@ -1,0 +1,244 @@
+"""Drive a solver: stopping, callbacks, time limit, interruption, divergence, best iterate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from imaging.errors import DivergedError
+from imaging.solvers.state import State
+
+S = TypeVar("S", bound=State)
+Rule = Callable[[S], Tensor | bool]
+
+
+class Outcome(StrEnum):
+    """Why a run ended; the values are the `stop_reason` of a reconstruction file."""
+
+    TOLERANCE = "tolerance"
+    MAX_ITERATIONS = "max_iterations"
+    TIME_LIMIT = "time_limit"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+
+class SolverDivergedError(DivergedError):
+    """A solver left the finite numbers; `state` is the last state that was finite, or None."""
+
+    def __init__(self, message: str, state: State | None) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+@dataclass(frozen=True)
+class KeepBest:
+    """Return the best iterate when a tracked quantity grows.
+
+    Args:
+        track: number to be small, of a state; a tensor (*batch,) is averaged over the batch.
+        patience: end the run after this many iterations in a row without a new best.
+    """
+
+    track: Callable[[State], Tensor | float]
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(f"KeepBest patience: expected >= 1 iterations, got {self.patience}")
+
+
+def relative_change_below(tol: float) -> Callable[[State], Tensor]:
+    """Stop when ‖|x| - |x_previous|‖ / ‖|x_previous|‖ < tol, from the second iteration on.
+
+    The first iteration of C-SALSA returns its starting point (NF 5.1): it must not count as converged.
+    """
+
+    def rule(state: State) -> Tensor:
+        return (state.relative_change < tol) & (state.iteration > 1)
+
+    return rule
+
+
+def residuals_below(tol: float) -> Callable[[State], Tensor]:
+    """Stop when the relative primal and dual residuals are both below tol, from the second iteration on."""
+
+    def rule(state: State) -> Tensor:
+        return (state.primal < tol) & (state.dual < tol) & (state.iteration > 1)
+
+    return rule
+
+
+def any_rule(*rules: Callable[[State], Tensor | bool]) -> Callable[[State], Tensor]:
+    """Stop a problem as soon as one of the rules does."""
+
+    def rule(state: State) -> Tensor:
+        return torch.stack([_per_problem(r(state), state) for r in rules]).any(dim=0)
+
+    return rule
+
+
+def never(state: State) -> bool:
+    """Never stop: the iteration or time limit does."""
+    return False
+
+
+def run(
+    states: Iterator[S],
+    *,
+    stop: Callable[[S], Tensor | bool] = never,
+    max_iter: int,
+    callbacks: Sequence[Callable[[S], None]] = (),
+    time_limit: float | None = None,
+    keep_best: KeepBest | None = None,
+) -> tuple[S, Outcome]:
+    """Drive a solver; return its last state and why it ended.
+
+    Args:
+        states: a solver, e.g. `csalsa(...)`.
+        stop: True ends the run; a tensor (*batch,) ends it when all problems have stopped.
+        max_iter: iterations of this run; a continued solver counts anew.
+        callbacks: called with every state before the stopping test; progress, logs and checkpoints.
+        time_limit: seconds; tested after every iteration.
+        keep_best: return the best iterate by a tracked quantity instead of the last one, and end the run when
+            that quantity has not improved for `patience` iterations (outcome `tolerance`).
+
+    Returns:
+        The state and the outcome. Ctrl-C gives the last complete state and `Outcome.INTERRUPTED`.
+
+    Raises:
+        SolverDivergedError: a problem is no longer finite; `error.state` is the last state in which all were.
+        KeyboardInterrupt: before the first iteration was complete, so that there is nothing to return.
+    """
+    if max_iter < 1:
+        raise ValueError(f"run max_iter: expected >= 1 iterations, got {max_iter}")
+    clock = time.monotonic()
+    last: S | None = None
+    best: S | None = None
+    best_value, since_best = float("inf"), 0
+    outcome = Outcome.MAX_ITERATIONS
+    try:
+        for _ in range(max_iter):
+            state = next(states)
+            if not bool(state.is_finite().all()):
+                raise SolverDivergedError(
+                    f"iteration {state.iteration}: expected finite numbers, found a residual of "
+                    f"{float(state.primal.max()):g}; step too long, or data not finite?",
+                    best if best is not None else last,
+                )
+            last = state
+            for callback in callbacks:
+                callback(state)
+            if keep_best is not None:
+                value = float(torch.as_tensor(keep_best.track(state), dtype=torch.float64).mean())
+                if best is None or value < best_value:
+                    best, best_value, since_best = state, value, 0
+                else:
+                    since_best += 1
+                if since_best >= keep_best.patience:
+                    outcome = Outcome.TOLERANCE
+                    break
+            if bool(torch.as_tensor(stop(state)).all()):
+                outcome = Outcome.TOLERANCE
+                break
+            if time_limit is not None and time.monotonic() - clock >= time_limit:
+                outcome = Outcome.TIME_LIMIT
+                break
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        outcome = Outcome.INTERRUPTED
+    result = best if best is not None else last
+    assert result is not None  # max_iter >= 1
+    return result, outcome
+
+
+def run_batch(
+    solve: Callable[[Tensor, S | None], Iterator[S]],
+    n: int,
+    *,
+    stop: Callable[[S], Tensor | bool] = never,
+    max_iter: int,
+    callbacks: Sequence[Callable[[S, Tensor], None]] = (),
+    time_limit: float | None = None,
+) -> tuple[S, list[Outcome], Tensor]:
+    """Drive a batch whose problems stop one by one (NF 5.6); those that have stopped cost nothing any more.
+
+    Whenever problems stop, the solver is started again from the states of the others: a continued solver
+    equals an uninterrupted one, so each problem ends as if it had been alone.
+
+    Args:
+        solve: ``solve(index, start)`` gives the solver of the problems `index`, int64 (m,), from `start`,
+            e.g. ``lambda i, start: csalsa(A, y[i], prior, epsilon=epsilon[i], ..., start=start)``.
+        n: number of problems, the only batch axis.
+        stop: per problem, bool (m,); one bool counts for all.
+        max_iter: iterations at most.
+        callbacks: called with every state and its index.
+        time_limit: seconds for the whole batch.
+
+    Returns:
+        The final state of all problems, the outcome of each, and the iterations each took, int64 (n,). The
+        state's `iteration` is the largest of them. A problem that diverges keeps its last finite state.
+
+    Raises:
+        SolverDivergedError: a problem is not finite after its very first iteration.
+        KeyboardInterrupt: before the first iteration was complete.
+    """
+    if max_iter < 1:
+        raise ValueError(f"run_batch max_iter: expected >= 1 iterations, got {max_iter}")
+    clock = time.monotonic()
+    outcomes = [Outcome.MAX_ITERATIONS] * n
+    iterations = torch.zeros(n, dtype=torch.int64)
+    active = torch.arange(n)
+    final: S | None = None
+    states = solve(active, None)
+    try:
+        for k in range(1, max_iter + 1):
+            state = next(states)
+            finite = state.is_finite().cpu()
+            if final is None:
+                if not bool(finite.all()):
+                    bad = int(torch.nonzero(~finite)[0])
+                    raise SolverDivergedError(
+                        f"problem {bad} of the batch is not finite after its first iteration; check its data",
+                        None,
+                    )
+                final = state
+            else:
+                good = torch.nonzero(finite).flatten()
+                chosen = active[good].to(state.x.device)
+                final = final.put(chosen, state.select(good.to(state.x.device)))
+            iterations[active[finite]] = k
+            for callback in callbacks:
+                callback(state, active)
+            stopped = _per_problem(stop(state), state).cpu() & finite
+            for i in active[~finite].tolist():
+                outcomes[i] = Outcome.DIVERGED
+            for i in active[stopped].tolist():
+                outcomes[i] = Outcome.TOLERANCE
+            going = torch.nonzero(finite & ~stopped).flatten()
+            if len(going) == 0:
+                break
+            if time_limit is not None and time.monotonic() - clock >= time_limit:
+                for i in active[going].tolist():
+                    outcomes[i] = Outcome.TIME_LIMIT
+                break
+            if len(going) < len(active):
+                active = active[going]
+                states = solve(active, state.select(going.to(state.x.device)))
+    except KeyboardInterrupt:
+        if final is None:
+            raise
+        for i in active.tolist():
+            outcomes[i] = Outcome.INTERRUPTED
+    assert final is not None  # max_iter >= 1
+    return final, outcomes, iterations
+
+
+def _per_problem(stopped: Tensor | bool, state: State) -> Tensor:
+    return torch.as_tensor(stopped, device=state.primal.device).expand(state.primal.shape)
