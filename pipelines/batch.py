@@ -1,0 +1,419 @@
+"""Many files: skip what is done, isolate what fails, say in the end what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from data.atomic import remove_part
+from imaging import __version__
+from pipelines.atomic import write_text
+from pipelines.config import ConfigError, read_toml, resolve, to_toml
+from pipelines.executors import Executor, Failure, InProcess, ProcessPool
+from pipelines.inputs import Found, Input, find_inputs, targets
+from pipelines.methods import METHODS, Method, find_method
+from pipelines.progress import Progress
+from pipelines.reconstruct import Done, Job, command_line, identity, resolve_device
+
+Status = Literal["done", "skipped", "differs", "failed", "pending"]
+SUMMARY_CSV, SUMMARY_JSON, CONFIG_TOML = "summary.csv", "summary.json", "config.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        inputs: files, folders, quoted globs, @lists.
+        output: folder for the results.
+        method: None takes each modality's default.
+        config_files, assignments: later ones win, assignments last.
+        denoiser: as typed; "" for none.
+        device: auto, cpu, cuda, cuda:N.
+        jobs: processes.
+        max_memory: bytes for all processes together; None sets no limit.
+        overwrite: replace results of other inputs or configurations.
+        fail_fast: stop at the first failure.
+        dry_run: say what would be done, write nothing.
+        arguments: of the command, for the provenance.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    method: str | None = None
+    config_files: tuple[Path, ...] = ()
+    assignments: tuple[str, ...] = ()
+    denoiser: str = ""
+    device: str = "auto"
+    jobs: int = 1
+    max_memory: int | None = None
+    overwrite: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One file's line in the summary."""
+
+    source: Path
+    result: Path
+    status: Status = "pending"
+    reason: str = ""
+    kind: str = ""
+    trace: str = ""
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A batch before any work: what each file needs, and what is settled already."""
+
+    jobs: tuple[Job, ...]
+    entries: tuple[Entry, ...]
+    strangers: tuple[Path, ...]
+
+    @property
+    def to_do(self) -> list[int]:
+        """Indices of what is still to be imaged."""
+        return [i for i, entry in enumerate(self.entries) if entry.status == "pending"]
+
+
+def plan(options: Options) -> Planned:
+    """Everything that can be found wrong before any work is found here.
+
+    Raises:
+        ConfigError: inputs, output, method, configuration, device or denoiser that cannot be used.
+    """
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
+    found: Found = find_inputs(options.inputs)
+    results = targets(found.inputs, options.output)
+    _check_output(options)
+    device = str(resolve_device(options.device))
+    # A file that cannot say its modality fails when it is read; any method serves to get there.
+    modalities = {i.modality for i in found.inputs if _has_methods(i.modality)} or {METHODS[0].modalities[0]}
+    chosen = {name: _configure(options, name, device) for name in sorted(m for m in modalities if m)}
+    fallback = next(iter(chosen.values()))
+    typed = command_line(options.arguments)
+    memory = None if options.max_memory is None else options.max_memory // options.jobs
+    jobs, entries = [], []
+    for one, target in zip(found.inputs, results, strict=True):
+        method, config, text, digest = chosen.get(one.modality or "", fallback)
+        jobs.append(
+            Job(
+                source=one.source,
+                target=target,
+                method=method,
+                config=config,
+                config_json=text,
+                config_sha256=digest,
+                denoiser=_denoiser_spec(options, config),
+                device=device,
+                memory_limit=memory,
+                command_line=typed,
+            )
+        )
+        entries.append(_settled(one, jobs[-1], options.overwrite))
+    return Planned(jobs=tuple(jobs), entries=tuple(entries), strangers=found.strangers)
+
+
+def run(planned: Planned, options: Options, progress: Progress) -> int:
+    """Do what is to be done; the exit status.
+
+    Beside the results go the resolved configuration (`config.toml`) and a summary (`summary.csv`,
+    `summary.json`), also when the run is interrupted.
+
+    Returns:
+        0 all done, 1 none done, 3 some not done.
+
+    Raises:
+        KeyboardInterrupt: after the summary was written and half-written files were removed.
+    """
+    options.output.mkdir(parents=True, exist_ok=True)
+    for job in planned.jobs:
+        remove_part(job.target)
+    _write_config(planned, options)
+    todo = planned.to_do
+    jobs = [planned.jobs[i] for i in todo]
+    executor: Executor = InProcess() if options.jobs == 1 else ProcessPool(min(options.jobs, max(1, len(jobs))))
+    try:
+        with _interruptible() as interrupted, progress.over([str(j.source) for j in jobs], total=len(planned.entries)):
+
+            def tell(index: int, row: Mapping[str, Any]) -> None:
+                interrupted()
+                progress.iteration(index, row)
+
+            outcomes = executor.run(jobs, tell)
+            with contextlib.closing(outcomes):  # type: ignore[type-var]
+                for index, outcome in outcomes:
+                    entry = planned.entries[todo[index]]
+                    _record(entry, outcome)
+                    progress.finished(index, entry)
+                    interrupted()
+                    if options.fail_fast and entry.status == "failed":
+                        break
+    except KeyboardInterrupt:
+        for job in jobs:
+            remove_part(job.target)
+        _write_summary(planned, options, interrupted=True)
+        raise
+    _write_summary(planned, options, interrupted=False)
+    return exit_status(planned.entries)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end a batch as Ctrl-C does: workers stopped, summary written.
+
+    Yields:
+        A check to be called now and then: an exception raised while Python runs a destructor is reported as ignored,
+        and the interruption must not be lost with it.
+    """
+    asked = False
+    report = sys.unraisablehook
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def unraisable(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):  # that one `check` raises again
+            report(ignored)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.unraisablehook = unraisable
+    try:
+        yield check
+    finally:
+        sys.unraisablehook = report
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_status(entries: Sequence[Entry]) -> int:
+    """0 when every file has its result, 1 when none has, 3 otherwise."""
+    bad = sum(entry.status not in ("done", "skipped") for entry in entries)
+    return 0 if bad == 0 else 1 if bad == len(entries) else 3
+
+
+def counted(entries: Sequence[Entry]) -> str:
+    """ "98 done, 2 skipped, 1 failed": what became of the files, in words."""
+    words = {
+        "done": "done",
+        "skipped": "already done",
+        "differs": "left alone",
+        "failed": "failed",
+        "pending": "not started",
+    }
+    counts = Counter(entry.status for entry in entries)
+    return ", ".join(f"{counts[s]} {words[s]}" for s in words if counts[s])  # type: ignore[index]
+
+
+# -- before -------------------------------------------------------------------------------------------------
+
+
+def _has_methods(modality: str | None) -> bool:
+    return any(modality in m.modalities for m in METHODS)
+
+
+def _check_output(options: Options) -> None:
+    """The folder can be made and written; nothing is left behind in a dry run."""
+    folder = options.output
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--output {folder}: expected a folder, found the file {existing}; choose another")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--output {folder}: expected a folder that can be written, {existing} cannot; choose another"
+        )
+
+
+def _configure(options: Options, modality: str, device: str) -> tuple[Method, Any, str, str]:
+    """Method, configuration, its JSON and its hash, checked."""
+    files = [(str(path), read_toml(path)) for path in options.config_files]
+    named = [(source, tables["method"]) for source, tables in files if "method" in tables]
+    for source, value in named:
+        if not isinstance(value, str):
+            raise ConfigError(f"{source}: method: expected a text, found {value!r}")
+    name = options.method or (named[-1][1] if named else None)
+    method = find_method(name, modality)
+    tables = [(source, {k: v for k, v in t.items() if k != "method"}) for source, t in files]
+    assignments = list(options.assignments)
+    if options.denoiser:
+        if not method.takes_denoiser:
+            takers = ", ".join(sorted({m.name for m in METHODS if m.takes_denoiser}))
+            raise ConfigError(f"--denoiser {options.denoiser}: method {method.name} takes none; use -m {takers}")
+        assignments.append(f"denoiser.file={options.denoiser}")
+    config: Any = resolve(method.config, tables, assignments, name=f"method {method.name}")
+    spec = _denoiser_spec(options, config)
+    digest = ""
+    if method.takes_denoiser:
+        from denoisers.load import DenoiserError, load_denoiser
+
+        if not spec:
+            raise ConfigError(
+                f"method {method.name} needs a denoiser: give -d module:attribute, -d path.py:attribute, or "
+                "a .pt or .pt2 file"
+            )
+        try:
+            loaded = load_denoiser(spec, device=device)
+        except DenoiserError as error:
+            raise ConfigError(str(error)) from error
+        digest = loaded.sha256
+        named_only = dataclasses.replace(config.denoiser, file=loaded.name)  # its folder changes nothing
+        text, sha = identity(method, dataclasses.replace(config, denoiser=named_only), digest)
+    else:
+        text, sha = identity(method, config)
+    return method, config, text, sha
+
+
+def _denoiser_spec(options: Options, config: Any) -> str:
+    return options.denoiser or str(getattr(getattr(config, "denoiser", None), "file", ""))
+
+
+def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
+    """A file's entry: skipped when its result is current, left alone when it is of something else."""
+    entry = Entry(source=one.source, result=job.target)
+    if not job.target.exists():
+        return entry
+    previous = _previous(job.target)
+    if previous is None:
+        if not overwrite:
+            entry.status = "differs"
+            entry.reason = f"{job.target}: expected an earlier result, found something else; use --overwrite"
+        return entry
+    same_config = previous["config_sha256"] == job.config_sha256
+    try:
+        same_input = same_config and previous["input_sha256"] == _sha256(one.source)
+    except OSError:
+        return entry  # reading it will tell why
+    if same_config and same_input:
+        if previous["status"] == "complete":
+            entry.status, entry.metrics = "skipped", previous["metrics"]
+        return entry  # a stopped or diverged one is done again
+    if not overwrite:
+        what = "configuration" if not same_config else "input"
+        entry.status = "differs"
+        entry.reason = f"{job.target}: made from another {what}; left alone, use --overwrite or another -o"
+    return entry
+
+
+def _previous(path: Path) -> dict[str, Any] | None:
+    """What decides whether a result is current; None for a file that is no reconstruction."""
+    import h5py
+
+    def text(value: Any) -> str:
+        value = value[()] if isinstance(value, h5py.Dataset) else value
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    try:
+        with h5py.File(path, "r") as f:
+            if text(f.attrs.get("format", "")) != "backcast-reconstruction":
+                return None
+            origin = f["provenance"]
+            found: dict[str, Any] = {
+                name: text(origin[name] if name in origin else origin.attrs[name])
+                for name in ("config_sha256", "input_sha256")
+            }
+            found["status"] = text(f.attrs.get("status", ""))
+            found["metrics"] = {
+                name: float(value[()].mean()) for name, value in f.get("metrics", {}).items() if value.size
+            }
+            return found
+    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    from data import sha256
+
+    return sha256(path)
+
+
+# -- after --------------------------------------------------------------------------------------------------
+
+
+def _record(entry: Entry, outcome: Done | Failure) -> None:
+    if isinstance(outcome, Failure):
+        entry.status, entry.reason = "failed", outcome.reason
+        entry.kind, entry.trace = outcome.kind, outcome.trace
+        return
+    entry.seconds, entry.metrics, entry.notes = outcome.seconds, outcome.metrics, outcome.notes
+    entry.status = "done"
+    if outcome.status == "diverged":
+        entry.status, entry.kind = "failed", "data"
+        entry.reason = (
+            f"{entry.source}: diverged after {outcome.n_iterations} iterations; {entry.result} holds the last finite "
+            "image; try a larger noise.std if it was set too small, --precision double, or a smaller solver.alpha"
+        )
+
+
+def _write_config(planned: Planned, options: Options) -> None:
+    """One TOML per method, ready for -c."""
+    configs = {job.method.name: job.config for job in planned.jobs}
+    for name, config in configs.items():
+        file = CONFIG_TOML if len(configs) == 1 else f"config.{name}.toml"
+        write_text(options.output / file, to_toml(config, head={"method": name}))
+
+
+def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> None:
+    names = sorted({name for entry in planned.entries for name in entry.metrics})
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["file", "result", "status", "reason", "seconds", *names])
+    for e in planned.entries:
+        values = (e.metrics.get(n, math.nan) for n in names)
+        shown = ("" if math.isnan(v) else repr(v) for v in values)
+        writer.writerow([e.source, e.result, e.status, e.reason, f"{e.seconds:.3f}", *shown])
+    write_text(options.output / SUMMARY_CSV, out.getvalue())
+    content = {
+        "program": "backcast",
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": command_line(options.arguments),
+        "interrupted": interrupted,
+        "counts": dict(Counter(entry.status for entry in planned.entries)),
+        "files": [_plain(entry) for entry in planned.entries],
+    }
+    write_text(options.output / SUMMARY_JSON, json.dumps(content, indent=2) + "\n")
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "file": str(entry.source),
+        "result": str(entry.result),
+        "status": entry.status,
+        "reason": entry.reason,
+        "seconds": round(entry.seconds, 3),
+        "metrics": {n: v if math.isfinite(v) else None for n, v in entry.metrics.items()},
+        "notes": entry.notes,
+    }
+    if entry.trace:
+        values["traceback"] = entry.trace
+    return values

@@ -1,0 +1,425 @@
+"""The command ``backcast``.
+
+Command bodies import what they need: ``--help`` must not bring torch or h5py.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imaging import __version__
+from pipelines.atomic import in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+app = typer.Typer(
+    name="backcast",
+    help="Measurement files in, images with units, provenance and honest error figures out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich would cost more to import than the rest of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+config_app = typer.Typer(
+    help="A commented TOML for a method, the resolved values of a run, the check of a file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(config_app, name="config")
+
+
+class Modality(enum.StrEnum):
+    """What can be simulated."""
+
+    mimo_radar = "mimo_radar"
+
+
+class Precision(enum.StrEnum):
+    """Arithmetic."""
+
+    single = "single"
+    double = "double"
+
+
+class ProgressKind(enum.StrEnum):
+    """How a batch tells what it does."""
+
+    auto = "auto"
+    plain = "plain"
+    none = "none"
+
+
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("-c", "--config", metavar="FILE.toml", help="TOML file; repeatable, later ones win."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="One value, after all files; repeatable."),
+]
+MethodName = Annotated[
+    str | None, typer.Option("-m", "--method", help="A name of 'backcast methods'; default by modality.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"backcast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+# -- files --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def simulate(
+    modality: Annotated[Modality, typer.Argument(help="What to simulate.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many files.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random; the series follows from it.")] = None,
+    config: ConfigFiles = None,
+    assign: Assignments = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+) -> None:
+    """Write synthetic measurement files with ground truth.
+
+    'backcast config init mimo_radar' prints the settings with their defaults.
+    """
+    from pipelines.simulate import simulate_files
+
+    for path in simulate_files(
+        modality.value,
+        output,
+        count=count,
+        seed=seed,
+        config_files=config or [],
+        assignments=assign or [],
+        overwrite=overwrite,
+    ):
+        typer.echo(path)
+
+
+@app.command()
+def info(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of either kind.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show modality, shapes, units, geometry and provenance."""
+    from pipelines.files import info_text
+
+    text, failures = info_text(files, as_json=as_json)
+    typer.echo(text)
+    _end(failures, len(files))
+
+
+@app.command()
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files or folders.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Read every sample too: checksums, NaN.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check files; each finding has a code, a path and a fix. Exit status 1 on any error."""
+    from pipelines.files import validate_text
+
+    text, n_errors = validate_text(files, deep=deep, as_json=as_json)
+    typer.echo(text)
+    if n_errors:
+        raise typer.Exit(1)
+
+
+# -- images -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def reconstruct(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUTS", help="Files, folders, 'quoted globs', @list.txt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    method: MethodName = None,
+    config: ConfigFiles = None,
+    assign: Assignments = None,
+    denoiser: Annotated[
+        str, typer.Option("-d", "--denoiser", help="module:attr, path.py:attr, or a .pt or .pt2 file.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[Precision | None, typer.Option(help="Arithmetic.")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other inputs or configurations.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, do nothing.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="For operators, all processes together: 500M, 12G.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the method.")] = None,
+    progress: Annotated[ProgressKind, typer.Option(help="On stderr.")] = ProgressKind.auto,
+) -> None:
+    """Turn measurement files into images.
+
+    scans/a/b.h5 gives OUTPUT/a/b_recon.h5. What is done and unchanged is skipped; a result of another
+    configuration is left alone and named. One bad file never stops the rest. Paths of results go to stdout.
+
+    Exit status: 0 all done, 1 none done or an error, 2 wrong usage, 3 some not done, 130 interrupted.
+    """
+    from pipelines.config import parse_bytes
+
+    memory = None if max_memory is None else parse_bytes(max_memory)
+    assignments = list(assign or [])
+    if precision is not None:
+        assignments.append(f'precision="{precision.value}"')
+    if seed is not None:
+        assignments.append(f"seed={seed}")
+    from pipelines import batch
+    from pipelines.progress import make_progress
+
+    options = batch.Options(
+        inputs=tuple(inputs),
+        output=output,
+        method=method,
+        config_files=tuple(config or ()),
+        assignments=tuple(assignments),
+        denoiser=denoiser,
+        device=device,
+        jobs=jobs,
+        max_memory=memory,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+        dry_run=dry_run,
+        arguments=tuple(sys.argv[1:]),
+    )
+    planned = batch.plan(options)
+    for stranger in planned.strangers:
+        _say(f"{stranger}: passed over, no measurement file")
+    for entry in planned.entries:
+        if entry.status == "differs":
+            _say(f"left alone: {entry.reason}")
+    if dry_run:
+        for job, entry in zip(planned.jobs, planned.entries, strict=True):
+            verb = {"pending": "would reconstruct", "skipped": "already done", "differs": "would leave alone"}
+            typer.echo(f"{verb[entry.status]}: {entry.source} -> {entry.result} ({job.method.name})")
+        return
+    _say_threads(jobs)
+    status = batch.run(planned, options, make_progress(progress.value))
+    for entry in planned.entries:
+        if entry.status in ("done", "skipped"):
+            typer.echo(entry.result)
+    _say(f"{batch.counted(planned.entries)}; summary in {output / batch.SUMMARY_CSV}")
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def evaluate(
+    recons: Annotated[list[str], typer.Argument(metavar="RECON", help="Reconstruction files or folders.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The truth: a measurement or reconstruction file, or the measurements' folder."),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+) -> None:
+    """Compare images with the truth: PSNR, SSIM, NMSE, measurement residual."""
+    from pipelines import evaluate as ev
+    from pipelines.config import ConfigError
+    from pipelines.files import reconstructions
+
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv: expected one of them, found both")
+    if against is not None and not against.exists():
+        raise ConfigError(f"--against {against}: expected a file or folder, found nothing there")
+    found, failures = [], 0
+    paths = reconstructions(recons)
+    finder = ev.TruthFinder(against)
+    for path in paths:
+        try:
+            found.append(ev.evaluate(path, finder))
+        except (ValueError, OSError) as error:
+            failures += 1
+            _say(str(error) if str(path) in str(error) else f"{path}: {error}")
+    if found or as_json:
+        typer.echo((ev.as_json(found) if as_json else ev.as_csv(found) if as_csv else ev.table(found)).rstrip())
+    _end(failures, len(paths))
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List the methods with their parameters and defaults."""
+    from pipelines.describe import methods_json, methods_text
+
+    typer.echo(methods_json() if as_json else methods_text())
+
+
+@app.command()
+def demo(
+    modality: Annotated[Modality, typer.Argument(help="What to show.")] = Modality.mimo_radar,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all it makes.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the scene and the noise.")] = 0,
+) -> None:
+    """Simulate, reconstruct, evaluate, draw: all in one go."""
+    from pipelines.demo import run_demo
+
+    text, picture = run_demo(modality.value, output, seed=seed, say=_say)
+    typer.echo(text)
+    typer.echo(picture)
+
+
+# -- configuration ------------------------------------------------------------------------------------------
+
+
+@config_app.command("init")
+def config_init(
+    name: Annotated[str, typer.Argument(help="A method, or a modality for the settings of its simulation.")],
+) -> None:
+    """Print a commented TOML with all keys and their defaults."""
+    from pipelines.describe import config_template
+
+    typer.echo(config_template(name), nl=False)
+
+
+@config_app.command("show")
+def config_show(
+    result: Annotated[
+        Path | None, typer.Argument(metavar="[RESULT]", help="A reconstruction: print what made it.")
+    ] = None,
+    method: MethodName = None,
+    config: ConfigFiles = None,
+    assign: Assignments = None,
+) -> None:
+    """Print the resolved values, as a TOML that -c takes."""
+    from pipelines.describe import config_of_result, resolved_config
+
+    if result is not None:
+        typer.echo(config_of_result(result), nl=False)
+    else:
+        typer.echo(resolved_config(method, config or [], assign or []), nl=False)
+
+
+@config_app.command("check")
+def config_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml")],
+    method: MethodName = None,
+) -> None:
+    """Check a file; exit status 2 and a sentence when something is wrong."""
+    from pipelines.describe import method_of_files, resolved_config
+
+    resolved_config(method, [file], [])
+    typer.echo(f"{file}: fits method {method_of_files(method, [file]).name}")
+
+
+# -- machine ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Show versions, devices, name collisions and write permission; exit status 1 when something is wrong."""
+    from pipelines.doctor import examine, report
+
+    checks = examine()
+    if as_json:
+        typer.echo(json.dumps([c.plain() for c in checks], indent=2))
+    else:
+        typer.echo(report(checks))
+    if any(c.status == "wrong" for c in checks):
+        raise typer.Exit(1)
+
+
+# -- inside -------------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _say_threads(jobs: int) -> None:
+    from pipelines.executors import cpu_count
+
+    if jobs > cpu_count():
+        _say(f"--jobs {jobs}: more processes than the {cpu_count()} CPUs there are; they will share them")
+
+
+def _end(failures: int, total: int) -> None:
+    """1 when all failed, 3 when some did."""
+    if failures:
+        raise typer.Exit(1 if failures >= total else 3)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``backcast``; every foreseen mistake ends in one sentence on stderr."""
+    sys.exit(guarded(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command's body; its exit status. Foreseen errors become one sentence on stderr, defects go through."""
+    try:
+        status = command()
+        sys.stdout.flush()
+        if status == 130:  # some versions of typer answer Ctrl-C themselves
+            return _interrupted()
+        return status if isinstance(status, int) else 0
+    except (typer.Abort, KeyboardInterrupt):
+        return _interrupted()
+    except _USAGE as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    except BrokenPipeError:
+        # the reader of our output has gone; point stdout elsewhere so that the interpreter can end quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        status = _foreseen(error)
+        if status is None:
+            raise
+        _say(f"backcast: {in_words(error, 'a file') if isinstance(error, OSError) else error}")
+        return status
+
+
+def _interrupted() -> int:
+    _say("backcast: interrupted; the same command goes on with what is left")
+    return 130
+
+
+def _foreseen(error: Exception) -> int | None:
+    """The exit status of an error that has its own sentence; None for a defect."""
+    kinds = [(module, name, status) for module, name, status in _FORESEEN if module in sys.modules]
+    for module, name, status in kinds:
+        if isinstance(error, getattr(sys.modules[module], name)):
+            return status
+    return 1 if isinstance(error, OSError) else None
+
+
+#: click's base of all usage errors; typer carries a click of its own or uses the installed one.
+_USAGE: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+#: Looked up among the modules that are loaded: an error of a module that is not cannot have happened.
+_FORESEEN = (
+    ("pipelines.config", "ConfigError", 2),
+    ("data.phantoms.errors", "SimulationError", 2),
+    ("data.errors", "DataFormatError", 1),
+    ("data.errors", "DataWriteError", 1),
+    ("imaging.errors", "ShapeError", 1),
+    ("imaging.errors", "GeometryError", 1),
+    ("imaging.errors", "DivergedError", 1),
+    ("imaging.errors", "MemoryLimitError", 1),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Which files a command line means, and where their results go. Needs no torch."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import ConfigError
+
+SUFFIXES = (".h5", ".hdf5")
+MEASUREMENT, RECONSTRUCTION = "backcast-measurement", "backcast-reconstruction"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One measurement file.
+
+    Attributes:
+        source: the file.
+        relative: its place below the folder that was named; the bare name for a file named itself.
+        modality: as its root says; None when the file cannot say.
+    """
+
+    source: Path
+    relative: Path
+    modality: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command line means.
+
+    Attributes:
+        inputs: in the order given, folders sorted, no file twice.
+        strangers: HDF5 files in the named folders that are neither measurements nor reconstructions.
+    """
+
+    inputs: tuple[Input, ...]
+    strangers: tuple[Path, ...]
+
+
+def find_inputs(arguments: Sequence[str]) -> Found:
+    """Expand files, folders, quoted globs and @lists.
+
+    Folders are searched below for ``*.h5`` and ``*.hdf5``; hidden files, reconstructions and HDF5 files of
+    other kinds are passed over. A damaged file stays in: it is to be reported, not overlooked. A list names
+    one file, folder or glob a line, seen from the current folder; blank lines and lines beginning with # are
+    left out.
+
+    Raises:
+        ConfigError: something named is not there, or nothing is left.
+    """
+    inputs: dict[Path, Input] = {}
+    strangers: list[Path] = []
+    for argument in arguments:
+        for source, relative, named in _expand(argument, inside_list=False):
+            key = source.resolve()
+            if key in inputs:
+                continue
+            kind, modality = look(source)
+            if not named and kind != MEASUREMENT:
+                if kind == "other":
+                    strangers.append(source)
+                if kind != "damaged":
+                    continue
+            inputs[key] = Input(source, relative, modality)
+    if not inputs:
+        raise ConfigError(
+            f"{' '.join(arguments) or 'nothing'}: expected measurement files (.h5, .hdf5), found none; "
+            "backcast simulate makes some"
+        )
+    return Found(tuple(inputs.values()), tuple(strangers))
+
+
+def targets(inputs: Sequence[Input], output: Path) -> list[Path]:
+    """Where each result goes: ``a/b.h5`` gives ``output/a/b_recon.h5``.
+
+    Raises:
+        ConfigError: two inputs would write the same file, or one would be written over.
+    """
+    taken: dict[Path, Input] = {}
+    sources = {i.source.resolve() for i in inputs}
+    found = []
+    for one in inputs:
+        target = output / one.relative.parent / f"{one.relative.stem}_recon.h5"
+        key = target.resolve()
+        if key in taken:
+            raise ConfigError(
+                f"{taken[key].source} and {one.source} would both write {target}; rename one, or run them "
+                "with different -o"
+            )
+        if key in sources:
+            raise ConfigError(f"{target}: a result would be written over an input; choose another -o")
+        taken[key] = one
+        found.append(target)
+    return found
+
+
+def _expand(argument: str, *, inside_list: bool) -> Iterator[tuple[Path, Path, bool]]:
+    """(file, its relative place, whether it was named itself)."""
+    if argument.startswith("@") and not Path(argument).exists():
+        if inside_list:
+            raise ConfigError(f"{argument}: a list names no other list; put its lines into one")
+        yield from _from_list(Path(argument[1:]))
+        return
+    path = Path(argument)
+    if path.is_dir():
+        yield from ((file, file.relative_to(path), False) for file in files_below(path))
+    elif path.exists():
+        yield path, Path(path.name), True
+    elif glob.has_magic(argument):
+        base = _fixed_part(path)
+        matches = sorted(Path(p) for p in glob.glob(argument, recursive=True))
+        for match in matches:
+            if match.is_dir():
+                yield from ((file, file.relative_to(base), False) for file in files_below(match))
+            elif match.suffix in SUFFIXES:
+                yield match, match.relative_to(base), False
+        if not matches:
+            raise ConfigError(f"{argument}: expected files that match, found none; check the pattern")
+    else:
+        raise ConfigError(f"{argument}: expected a file, folder, 'quoted glob' or @list, found nothing there")
+
+
+def _from_list(path: Path) -> Iterator[tuple[Path, Path, bool]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"@{path}: expected a text file of file names ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"@{path}: expected a text file of file names in UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        try:
+            yield from _expand(name, inside_list=True)
+        except ConfigError as error:
+            raise ConfigError(f"@{path} line {number}: {error}") from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """HDF5 files below a folder, hidden files and folders left out, sorted."""
+    found = []
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in SUFFIXES and not hidden and path.is_file():
+            found.append(path)
+    return sorted(found)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folders in front of the first one with a wildcard."""
+    fixed = []
+    for part in pattern.parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def look(path: Path) -> tuple[str, str | None]:
+    """Format and modality of a file's root; "other" for none of ours, "damaged" when it will not open."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as f:
+            kind, modality = f.attrs.get("format"), f.attrs.get("modality")
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError):
+        return "damaged", None
+    kind, modality = (v.decode(errors="replace") if isinstance(v, bytes) else v for v in (kind, modality))
+    known = kind if kind in (MEASUREMENT, RECONSTRUCTION) else "other"
+    return known, modality if isinstance(modality, str) else None

@@ -1,0 +1,200 @@
+"""The registry of methods, which `reconstruct`, `config`, `methods` and the viewer's forms all read.
+
+Needs no torch: a method's function is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines import radar_config as radar
+from pipelines.config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from data.measurement import Measurement, Scale
+    from imaging.operators.base import LinearOperator
+    from imaging.priors import Denoiser
+    from imaging.solvers.state import State
+
+Kind = Literal["direct", "iterative, classical", "learned"]
+
+#: What `reconstruct` takes for a modality when no method is named.
+DEFAULT_METHOD = {"mimo_radar": "tv"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a run gives a method besides its configuration; none of it changes what is computed.
+
+    Attributes:
+        device: where tensors live.
+        memory_limit: bytes that the method's arrays may take; None leaves it to the operator.
+        denoiser: called as ``denoiser(v, sigma)``, for methods that take one.
+    """
+
+    device: torch.device
+    memory_limit: int | None = None
+    denoiser: Denoiser | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Frames that are imaged together.
+
+    Attributes:
+        frames: their indices in the measurement.
+        operator: the forward model they share.
+        y: their data as the method uses them (scaled, masked), (frame, *operator.out_shape).
+        scale: what the image is multiplied with in the end, float64 (frame,).
+        direct: the image at once, (frame, *operator.in_shape); None for an iterative method.
+        solve: the solver's states for some of the frames, as `imaging.solvers.run_batch` calls it; None for a
+            direct method.
+    """
+
+    frames: tuple[int, ...]
+    operator: LinearOperator
+    y: Tensor
+    scale: Tensor
+    direct: Callable[[], Tensor] | None = None
+    solve: Callable[[Tensor, Any], Iterator[State]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a method images one measurement.
+
+    Attributes:
+        parts: made one after the other, so that one operator is in memory at a time.
+        n_frames: frames in all.
+        image_axes: axes of a frame's image with their coordinates, in order.
+        quantity, units, long_name: of the image.
+        stop: per-problem stopping test.
+        max_iter: iterations at most; 0 for a direct method.
+        notes: sentences on what was assumed, for the user and the provenance; grows while parts are made.
+        facts: plain values for the provenance (epsilon, data scale, solver); filled while parts are made.
+    """
+
+    parts: Iterator[Part]
+    n_frames: int
+    image_axes: Mapping[str, Scale]
+    quantity: str
+    units: str
+    long_name: str = ""
+    stop: Callable[[State], Tensor] | None = None
+    max_iter: int = 0
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way from a measurement to an image.
+
+    Attributes:
+        name: as typed after ``-m``.
+        modalities: what it takes.
+        kind: the column of the method table.
+        summary: one line.
+        config: frozen dataclass with defaults that work without tuning.
+        function: "module:name" of ``(Measurement, config, Setting) -> Plan``.
+        takes_denoiser: whether ``-d`` means something to it.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    kind: Kind
+    summary: str
+    config: type
+    function: str
+    takes_denoiser: bool = False
+
+    def plan(self, measurement: Measurement, config: Any, setting: Setting) -> Plan:
+        """Set the method up for one measurement."""
+        module, _, name = self.function.partition(":")
+        plan: Plan = getattr(importlib.import_module(module), name)(measurement, config, setting)
+        return plan
+
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        name="backprojection",
+        modalities=("mimo_radar",),
+        kind="direct",
+        summary="sum along the hyperbolas with unit weights; any array",
+        config=radar.BackprojectionConfig,
+        function="pipelines.radar:backprojection",
+    ),
+    Method(
+        name="kirchhoff",
+        modalities=("mimo_radar",),
+        kind="direct",
+        summary="Kirchhoff migration; arrays in a plane z = const",
+        config=radar.KirchhoffConfig,
+        function="pipelines.radar:kirchhoff",
+    ),
+    Method(
+        name="rangemigration",
+        modalities=("mimo_radar",),
+        kind="direct",
+        summary="range migration by FFT; monostatic scans on a planar raster",
+        config=radar.RangeMigrationConfig,
+        function="pipelines.radar:rangemigration",
+    ),
+    Method(
+        name="l1",
+        modalities=("mimo_radar",),
+        kind="iterative, classical",
+        summary="sparse magnitude under a data constraint (C-SALSA)",
+        config=radar.L1Config,
+        function="pipelines.radar:l1",
+    ),
+    Method(
+        name="tv",
+        modalities=("mimo_radar",),
+        kind="iterative, classical",
+        summary="total variation of the magnitude under a data constraint, stopped early (C-SALSA)",
+        config=radar.TvConfig,
+        function="pipelines.radar:tv",
+    ),
+    Method(
+        name="pnp",
+        modalities=("mimo_radar",),
+        kind="learned",
+        summary="magnitude denoised by any denoiser (-d) under a data constraint (plug-and-play C-SALSA)",
+        config=radar.PnpConfig,
+        function="pipelines.radar:pnp",
+        takes_denoiser=True,
+    ),
+)
+
+
+def find_method(name: str | None, modality: str | None = None) -> Method:
+    """The method of that name; the modality's default when no name is given.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one), or a method for other modalities.
+    """
+    if name is None:
+        if modality not in DEFAULT_METHOD:
+            known = ", ".join(DEFAULT_METHOD)
+            raise ConfigError(f"no method images {modality} measurements yet; modalities with methods: {known}")
+        name = DEFAULT_METHOD[modality]
+    named = [m for m in METHODS if m.name == name]
+    if not named:
+        names = sorted({m.name for m in METHODS})
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"unknown method {name}; {hint}known methods: {', '.join(names)}")
+    fitting = [m for m in named if modality is None or modality in m.modalities]
+    if not fitting:
+        takes = ", ".join(dict.fromkeys(x for m in named for x in m.modalities))
+        others = ", ".join(m.name for m in METHODS if modality in m.modalities) or "none"
+        raise ConfigError(f"method {name} takes {takes}, not {modality}; methods for {modality}: {others}")
+    return fitting[0]

@@ -1,0 +1,555 @@
+"""From a measurement to a reconstruction, in memory and for one file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import read_measurement, sha256, write_reconstruction
+from data.measurement import Measurement, Volume
+from data.reconstruction import Convergence, Metric, Reconstruction
+from imaging import __version__, metrics
+from imaging.operators.base import LinearOperator
+from imaging.solvers.run import Outcome, run_batch
+from imaging.solvers.state import State
+from pipelines.config import ConfigError, as_dict, as_json, sha256_of
+from pipelines.evaluate import on_same_grid, quality
+from pipelines.methods import Method, Part, Plan, Setting, find_method
+
+PACKAGES = ("numpy", "scipy", "torch", "h5py", "scikit-image", "finufft")
+
+#: Worst first: what a file's reason is when its frames ended differently.
+SEVERITY = (
+    Outcome.DIVERGED,
+    Outcome.INTERRUPTED,
+    Outcome.TIME_LIMIT,
+    Outcome.MAX_ITERATIONS,
+    Outcome.TOLERANCE,
+)
+COLUMNS = (
+    "objective",
+    "data_fidelity",
+    "primal_residual",
+    "dual_residual",
+    "relative_change",
+    "rho",
+    "sigma",
+    "step_size",
+)
+
+Row = dict[str, float]
+OnIteration = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One file to be imaged: everything a worker process needs, in plain values.
+
+    Attributes:
+        source, target: measurement file and reconstruction file.
+        method, config: the method and its resolved configuration.
+        config_json, config_sha256: what goes into the provenance and decides whether a result is current.
+        denoiser: as typed after ``-d``; "" for none.
+        device: "cpu", "cuda", "cuda:1"; already resolved.
+        memory_limit: bytes, None for the method's own.
+        command_line: for the provenance.
+    """
+
+    source: Path
+    target: Path
+    method: Method
+    config: Any
+    config_json: str
+    config_sha256: str
+    denoiser: str = ""
+    device: str = "cpu"
+    memory_limit: int | None = None
+    command_line: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came out of a job.
+
+    Attributes:
+        status: of the reconstruction: "complete", "stopped" or "diverged".
+        stop_reason: why the method ended; "" for a direct one.
+        n_iterations: 0 for a direct method.
+        seconds: wall time.
+        metrics: by name, the mean over frames.
+        notes: what was assumed, and what the reader had to say.
+    """
+
+    status: str
+    stop_reason: str
+    n_iterations: int
+    seconds: float
+    metrics: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+
+def identity(method: Method, config: Any, denoiser_sha256: str = "") -> tuple[str, str]:
+    """The canonical JSON of a run and its SHA-256: equal ones give the same image from the same file."""
+    values: dict[str, Any] = {"method": method.name, **as_dict(config)}
+    if denoiser_sha256:
+        values["denoiser_sha256"] = denoiser_sha256
+    return as_json(values), sha256_of(values)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of ``--device``; "auto" takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: an unknown name, or a device that this machine has not.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:N, found one without double precision")
+    n_cuda = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_cuda:
+        found = f"{n_cuda} CUDA device{'s' if n_cuda != 1 else ''}" if n_cuda else "no CUDA device"
+        raise ConfigError(f"--device {name}: found {found}; use --device cpu, or see backcast doctor")
+    return device
+
+
+# -- in memory ----------------------------------------------------------------------------------------------
+
+
+def reconstruct(
+    measurement: Measurement,
+    method: str | Method | None = None,
+    config: Any = None,
+    *,
+    setting: Setting | None = None,
+    on_iteration: Sequence[OnIteration] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Reconstruction:
+    """Image a measurement.
+
+    Args:
+        measurement: as `data.read_measurement` gives it.
+        method: a name of ``backcast methods``; None takes the modality's default.
+        config: the method's configuration; None takes its defaults.
+        setting: device, memory limit, denoiser; None is the CPU.
+        on_iteration: called with every row of the convergence log: frames, iteration, elapsed (s), residuals.
+        provenance: further entries, e.g. the input file.
+
+    Returns:
+        The image with convergence, metrics and provenance. `status` is "diverged" when a frame left the
+        finite numbers; it then keeps its last finite state.
+
+    Raises:
+        ConfigError: unknown method, or one that does not take the modality.
+        ValueError, MemoryError, ArithmeticError: a measurement that cannot be imaged, in one sentence.
+    """
+    if method is None or isinstance(method, str):
+        method = find_method(method, measurement.modality)
+    config = method.config() if config is None else config
+    setting = Setting(device=torch.device("cpu")) if setting is None else setting
+    clock = time.monotonic()
+    _reset_peak_memory(setting.device)
+    torch.manual_seed(config.seed)
+    plan = method.plan(measurement, config, setting)
+    image, log, residual = _image(plan, measurement, on_iteration, clock)
+    volume = _volume(plan, measurement, image)
+    scores = {"measurement_residual": _residual_metric(residual, direct=plan.max_iter == 0)}
+    if measurement.ground_truth is not None:
+        if on_same_grid(volume, measurement.ground_truth):
+            scores |= quality(volume, measurement.ground_truth, reference="/ground_truth/volume")
+        else:
+            plan.notes.append("metrics: none against the ground truth, whose grid is another one")
+    text, digest = identity(method, config)
+    entries = {
+        "program": "backcast",
+        "version": __version__,
+        "date": _now(),
+        "sequence_index": 1,
+        "config": text,
+        "config_sha256": digest,
+        "seed": config.seed,
+        "device": str(setting.device),
+        "precision": config.precision,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "python": platform.python_version(),
+        "packages": json.dumps(package_versions(), sort_keys=True),
+        "wall_time": time.monotonic() - clock,
+        "peak_memory": float(_peak_memory(setting.device)),
+        **{name: _number_or_list(value) for name, value in plan.facts.items()},
+        **(provenance or {}),
+    }
+    if notes := [*measurement.warnings, *plan.notes]:
+        entries["notes"] = "\n".join(notes)
+    if (commit := git_commit()) is not None:
+        entries.setdefault("git_commit", commit)
+    outcome = log.outcome
+    status = {Outcome.DIVERGED: "diverged", Outcome.INTERRUPTED: "stopped", Outcome.TIME_LIMIT: "stopped"}
+    return Reconstruction(
+        modality=measurement.modality,
+        volume=volume,
+        convergence=log.convergence() if plan.max_iter else None,
+        metrics=scores,
+        provenance=entries,
+        status="complete" if outcome is None else status.get(outcome, "complete"),
+        previews=_previews(volume),
+        attrs={
+            "uuid": str(uuid.uuid4()),
+            "input_uuid": str(measurement.attrs.get("uuid", "")),
+            "creator": "backcast",
+            "creator_version": __version__,
+            "file_time": _now(),
+        },
+        warnings=tuple(notes),
+    )
+
+
+def _number_or_list(value: Any) -> Any:
+    """One number for one frame: easier to read in the file than a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+@dataclass
+class _Log:
+    """The convergence of all frames; an iteration's row is its worst frame, for PSNR the mean."""
+
+    rows: dict[int, list[Row]] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return next((o for o in SEVERITY if o in self.outcomes), None)
+
+    def convergence(self) -> Convergence:
+        last = max(self.rows)
+        columns: dict[str, Any] = {"iteration": np.arange(1, last + 1, dtype=np.int32)}
+        present = {name for rows in self.rows.values() for row in rows for name in row}
+        for name in (*COLUMNS, "psnr", "nmse", "elapsed"):
+            if name in ("psnr", "nmse") and name not in present:
+                continue
+            columns[name] = np.array([self._one(self.rows.get(k, []), name) for k in range(1, last + 1)])
+        outcome = self.outcome or Outcome.MAX_ITERATIONS
+        return Convergence(
+            columns=columns,
+            stop_reason=outcome.value,
+            converged=outcome == Outcome.TOLERANCE,
+            n_iterations=last,
+        )
+
+    @staticmethod
+    def _one(rows: list[Row], name: str) -> float:
+        values = [row[name] for row in rows if name in row]
+        if not values:
+            return math.nan
+        return float(np.mean(values)) if name == "psnr" else float(np.max(values))
+
+
+def _image(
+    plan: Plan, m: Measurement, on_iteration: Sequence[OnIteration], clock: float
+) -> tuple[np.ndarray, _Log, np.ndarray]:
+    """All frames' images (frame, ...), the log, and the relative residual of each frame."""
+    log = _Log()
+    images: list[np.ndarray] = []
+    residuals: list[np.ndarray] = []
+    truth = _truth(m, plan)
+    for part in plan.parts:
+        if part.direct is not None:
+            x = part.direct()
+            residual = _relative_residual(part.operator, x, part.y, fit_gain=True)
+        else:
+            x = _iterate(plan, part, log, truth, on_iteration, clock)
+            residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
+        scale = part.scale.to(x.real.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        images.append((x * scale).cpu().numpy())
+        residuals.append(residual.cpu().numpy())
+        del part, x  # one operator at a time
+    return np.concatenate(images), log, np.concatenate(residuals)
+
+
+def _iterate(
+    plan: Plan, part: Part, log: _Log, truth: Tensor | None, on_iteration: Sequence[OnIteration], clock: float
+) -> Tensor:
+    assert part.solve is not None
+    assert plan.stop is not None
+    y_norm = torch.linalg.vector_norm(part.y.flatten(1).to(torch.complex128), dim=1)
+
+    def record(state: State, active: Tensor) -> None:
+        elapsed = time.monotonic() - clock
+        rows = _rows(state, y_norm[active.to(y_norm.device)], elapsed)
+        if truth is not None:
+            reference = truth[[part.frames[i] for i in active.tolist()]].to(state.x.device)
+            size = state.x.abs().to(reference.dtype)
+            psnr = metrics.psnr(size, reference, normalise="peak").tolist()
+            nmse = metrics.nmse(size, reference, normalise="peak").tolist()
+            for row, p, e in zip(rows, psnr, nmse, strict=True):
+                row.update(psnr=p, nmse=e)
+        log.rows.setdefault(state.iteration, []).extend(rows)
+        for i, row in zip(active.tolist(), rows, strict=True):
+            for callback in on_iteration:
+                callback({"frame": part.frames[i], "iteration": state.iteration, "max_iter": plan.max_iter, **row})
+
+    state, outcomes, _ = run_batch(
+        part.solve, len(part.frames), stop=plan.stop, max_iter=plan.max_iter, callbacks=[record]
+    )
+    log.outcomes.extend(outcomes)
+    if Outcome.INTERRUPTED in outcomes:
+        raise KeyboardInterrupt  # a half-solved image is no result
+    return state.x
+
+
+def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
+    columns: dict[str, list[float]] = {
+        "data_fidelity": (state.data_fidelity.to(y_norm.device) / y_norm).tolist(),
+        "primal_residual": state.primal.tolist(),
+        "dual_residual": state.dual.tolist(),
+        "relative_change": state.relative_change.tolist(),
+    }
+    if state.objective is not None:
+        columns["objective"] = state.objective.tolist()
+    if state.rho is not None:
+        columns["rho"] = torch.as_tensor(state.rho).expand(state.primal.shape).tolist()
+    if state.sigma is not None:
+        columns["sigma"] = [state.sigma] * len(y_norm)
+    return [
+        {name: float(values[i]) for name, values in columns.items()} | {"elapsed": elapsed} for i in range(len(y_norm))
+    ]
+
+
+def _relative_residual(A: LinearOperator, x: Tensor, y: Tensor, *, fit_gain: bool) -> Tensor:
+    """‖Ax - y‖ / ‖y‖ per frame; a direct method's image has no absolute scale, so its best gain is taken."""
+    ax, y = A(x).flatten(1).to(torch.complex128), y.flatten(1).to(torch.complex128)
+    if fit_gain:
+        energy = torch.linalg.vecdot(ax, ax).real.clamp_min(torch.finfo(torch.float64).tiny)
+        ax = ax * (torch.linalg.vecdot(ax, y) / energy)[:, None]
+    return torch.linalg.vector_norm(ax - y, dim=1) / torch.linalg.vector_norm(y, dim=1)
+
+
+def _truth(m: Measurement, plan: Plan) -> Tensor | None:
+    """|truth| (frame, z, y, x) on the image's grid, for the convergence log; None when there is none."""
+    truth = m.ground_truth
+    shape = (plan.n_frames, *(len(scale.values) for scale in plan.image_axes.values()))
+    if truth is None or not on_same_grid(_volume(plan, m, np.broadcast_to(np.float32(0), shape)), truth):
+        return None
+    size = torch.as_tensor(np.abs(truth.data))
+    size = (size if truth.axes[0] == "frame" else size[None]).expand(shape)
+    peak = size.amax((-3, -2, -1), keepdim=True)
+    return size / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+def _volume(plan: Plan, m: Measurement, image: np.ndarray) -> Volume:
+    scales = dict(plan.image_axes)
+    axes = tuple(scales)
+    narrow = np.complex64 if np.iscomplexobj(image) else np.float32
+    image = image.astype(narrow, copy=False)  # the file's type, whatever precision the method computed in
+    if plan.n_frames == 1:
+        image = image[0]
+    else:
+        axes, scales = ("frame", *axes), {"frame": m.scales["frame"], **scales}
+    return Volume(
+        data=image,
+        axes=axes,
+        scales=scales,
+        units=plan.units,
+        quantity=plan.quantity,
+        long_name=plan.long_name,
+    )
+
+
+def _residual_metric(values: np.ndarray, *, direct: bool) -> Metric:
+    gain = " after the least-squares complex gain" if direct else ""
+    return Metric(
+        value=float(values[0]) if len(values) == 1 else values.astype(float),
+        units="1",
+        reference="/measurement/data",
+        definition=f"norm(A x - y) / norm(y){gain}",
+    )
+
+
+def _previews(volume: Volume) -> dict[str, np.ndarray]:
+    """Maximum-intensity projections along z, y, x, 0 to 40 dB below the peak; the first frame of several."""
+    size = np.abs(volume.data if volume.axes[0] != "frame" else volume.data[0])
+    peak = float(size.max())
+    if peak == 0 or not math.isfinite(peak):
+        return {}
+    level = 20 * np.log10(np.maximum(size / peak, 1e-2))
+    picture = np.round(255 * (level + 40) / 40).astype(np.uint8)
+    return {f"mip_{name}": picture.max(axis=i) for i, name in enumerate(("z", "y", "x"))}
+
+
+# -- one file -----------------------------------------------------------------------------------------------
+
+
+def reconstruct_file(job: Job, *, on_iteration: Sequence[OnIteration] = ()) -> Done:
+    """Read, image, write; beside the result a log with one line per iteration.
+
+    Raises:
+        ValueError, OSError, MemoryError, ArithmeticError: in one sentence; errors of the file itself name it.
+    """
+    clock = time.monotonic()
+    denoiser = None
+    extra: dict[str, Any] = {
+        "command_line": job.command_line,
+        "config": job.config_json,
+        "config_sha256": job.config_sha256,
+    }
+    if job.denoiser:
+        from denoisers.load import load_denoiser
+
+        denoiser = load_denoiser(job.denoiser, device=job.device)
+        extra |= {
+            "denoiser": denoiser.name,
+            "denoiser_version": denoiser.version,
+            "denoiser_sha256": denoiser.sha256,
+        }
+    setting = Setting(device=torch.device(job.device), memory_limit=job.memory_limit, denoiser=denoiser)
+    measurement = read_measurement(job.source)
+    if measurement.modality not in job.method.modalities:
+        raise ConfigError(
+            f"{job.source}: modality: method {job.method.name} takes {', '.join(job.method.modalities)}, "
+            f"found {measurement.modality}; choose another with -m"
+        )
+    extra |= {
+        "input_file": reference_to(job.source, job.target.parent),
+        "input_sha256": sha256(job.source),
+    }
+    log = job.target.with_name(f"{job.target.stem}.log.jsonl")
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    with _json_lines(log) as write:
+        result = reconstruct(
+            measurement,
+            job.method,
+            job.config,
+            setting=setting,
+            on_iteration=[write, *on_iteration],
+            provenance=extra,
+        )
+    write_reconstruction(job.target, result)
+    return Done(
+        status=result.status,
+        stop_reason=result.convergence.stop_reason if result.convergence is not None else "",
+        n_iterations=result.convergence.n_iterations if result.convergence is not None else 0,
+        seconds=time.monotonic() - clock,
+        metrics={name: float(np.mean(metric.value)) for name, metric in result.metrics.items()},
+        notes=list(result.warnings),
+    )
+
+
+@contextlib.contextmanager
+def _json_lines(path: Path) -> Iterator[OnIteration]:
+    """A log that holds one line per iteration while the method runs."""
+    path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        file: TextIO | None = None  # made with the first iteration: a direct method has none
+
+        def write(row: Mapping[str, Any]) -> None:
+            nonlocal file
+            if file is None:
+                file = stack.enter_context(path.open("w", encoding="utf-8"))
+            plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+            file.write(json.dumps(plain) + "\n")
+            file.flush()
+
+        yield write
+
+
+def reference_to(path: Path, folder: Path) -> str:
+    """`path` seen from `folder`; the bare name where the way there would tell the user's name."""
+    with contextlib.suppress(ValueError):  # another drive on Windows
+        relative = Path(os.path.relpath(path.resolve(), folder.resolve()))
+        home = Path.home()
+        if home.name not in relative.parts or home.name == "":
+            return relative.as_posix()
+    return path.name
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """What was typed, the home folder written as ~."""
+    import shlex
+
+    home = str(Path.home())
+    typed = [a.replace(home, "~") if len(home) > 1 else a for a in arguments]
+    return shlex.join(["backcast", *typed])
+
+
+# -- provenance ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of what computes the image."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, with "+" when files differ; None when installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    """Make the peak that of this run where the system can; elsewhere it is that of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes of memory at the highest point, the device's own included."""
+    peak = 0
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak = int(line.split()[1]) * 1024
+    if not peak:
+        with contextlib.suppress(ImportError):  # Windows has no resource module
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if device.type == "cuda":
+        peak += torch.cuda.max_memory_allocated(device)
+    return peak
