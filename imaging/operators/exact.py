@@ -24,6 +24,7 @@ GRAM_CHUNK_BYTES = 64 * 2**20
 CG_STEPS = 50  # to a relative residual of 1e-5 at rho = 0.158 of the mean eigenvalue, measured
 SOLVES_PER_PROJECTION = 2  # that a CG-based projection needs to find its multiplier, warm-started
 THREADS_PAY = 1500  # rows from which factorisations use all threads
+SINGLE_PRECISION_RHO = 1e-4  # of the mean eigenvalue: below, AAᴴ in complex64 is too coarse to be inverted
 EIGH_SLOWNESS = 4  # of an eigendecomposition's flops against those of a matrix product, measured
 
 
@@ -167,6 +168,7 @@ class CholeskySolver:
     method = "cholesky"
 
     def __init__(self, operator: NearFieldMimo, space: MeasurementSpace, rho: float) -> None:
+        _check_rho(operator, rho)
         self.operator, self.space, self.rho = operator, space, rho
         self._inverse = []
         for block in space.gram():
@@ -204,6 +206,7 @@ class EighSolver(CholeskySolver):
     method = "eigh"
 
     def __init__(self, operator: NearFieldMimo, space: MeasurementSpace, rho: float) -> None:
+        _check_rho(operator, rho)
         self.operator, self.space, self.rho = operator, space, rho
         space.eigen()
 
@@ -222,6 +225,7 @@ class EighEllipsoid:
 
     def __init__(self, operator: NearFieldMimo, space: MeasurementSpace) -> None:
         self.operator, self.space = operator, space
+        self.info: Any = None
         space.eigen()
 
     def spectral(self, r: Tensor) -> list[Tensor]:
@@ -240,10 +244,12 @@ class EighEllipsoid:
             u: (*batch, *in_shape). y: (*batch, *out_shape). epsilon: number or (*batch,), >= 0.
 
         Returns:
-            x like u, Ax like y, mu float64 (*batch,); mu is infinite where u already lies inside (x = u), and
-            tiny where no x reaches epsilon: then x is the nearest least-squares point.
+            x like u, Ax like y, mu float64 (*batch,); mu is infinite where u already lies inside (x = u), and the
+            smallest that the dtype's rounding allows where no x reaches epsilon: then x is close to the nearest
+            least-squares point. `info` (an `EllipsoidInfo`) says which problems were feasible.
         """
-        from imaging.solvers.ellipsoid import secular_root  # solvers build on operators, not the other way round
+        # solvers build on operators, not the other way round
+        from imaging.solvers.ellipsoid import EllipsoidInfo, secular_root, smallest_multiplier
 
         operator = self.operator
         batch = u.shape[: u.ndim - len(operator.in_shape)]
@@ -254,7 +260,11 @@ class EighEllipsoid:
         values = self.space.eigenvalues()
         power = torch.cat([s.abs().to(torch.float64) ** 2 for s in spectral], dim=1)
         start = None if mu0 is None else mu0.reshape(-1)
-        mu, _ = secular_root(values, power, radius, start)
+        mu, feasible = secular_root(values, power, radius, start, floor=smallest_multiplier(u.dtype))
+        steps = torch.zeros_like(mu, dtype=torch.int64)
+        self.info = EllipsoidInfo(
+            steps.reshape(batch), feasible.reshape(batch), torch.ones_like(feasible).reshape(batch)
+        )
         outside = torch.isfinite(mu)
         shift = torch.where(outside, mu, 1.0)
         c = self.space.from_blocks(
@@ -272,11 +282,16 @@ class EighEllipsoid:
 
 
 def regularised_solver(operator: NearFieldMimo, rho: float, n_solves: int) -> Any:
-    """The cheapest of Cholesky and CG for `n_solves` solves (the eigendecomposition when it is there already)."""
+    """The cheapest of Cholesky and CG for `n_solves` solves (the eigendecomposition when it is there already).
+
+    CG as well where rho is too small for an exact solve in the operator's precision.
+    """
     from imaging.solvers.linear import CgSolver
 
     if not rho > 0:
         raise ValueError(f"regularised_solver rho: expected > 0, got {rho}")
+    if rho < _smallest_rho(operator):
+        return CgSolver(operator, rho)
     space = operator.measurement_space()
     if space._eigen is not None:
         return EighSolver(operator, space, rho)
@@ -285,6 +300,19 @@ def regularised_solver(operator: NearFieldMimo, rho: float, n_solves: int) -> An
     if exact <= n_solves * flops.cg_solve and flops.gram_bytes <= operator.memory_limit:
         return CholeskySolver(operator, space, rho)
     return CgSolver(operator, rho)
+
+
+def _smallest_rho(operator: NearFieldMimo) -> float:
+    return SINGLE_PRECISION_RHO * operator.mean_eigenvalue() if operator.dtype == torch.complex64 else 0.0
+
+
+def _check_rho(operator: NearFieldMimo, rho: float) -> None:
+    smallest = _smallest_rho(operator)
+    if not (rho > 0 and rho >= smallest):
+        raise ValueError(
+            f"exact solve, rho: expected > 0 and, in complex64, at least {smallest:.3g} ({SINGLE_PRECISION_RHO:g} of "
+            f"the mean eigenvalue), got {rho:.3g}; build the operator with dtype=torch.complex128, or use CgSolver"
+        )
 
 
 def ellipsoid_projector(operator: NearFieldMimo, n_solves: int) -> Any:

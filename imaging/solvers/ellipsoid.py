@@ -11,7 +11,16 @@ from torch import Tensor
 from imaging.operators.base import LinearOperator
 from imaging.solvers._batch import norm, over, wide
 
-MU_RANGE = 1e-12  # smallest multiplier tried, relative to the largest eigenvalue of AAᴴ
+MU_RANGE = 1e-12  # 1 over the largest multiplier tried, in units of the largest eigenvalue of AAᴴ
+
+
+def smallest_multiplier(dtype: torch.dtype) -> float:
+    """Smallest multiplier tried, relative to the largest eigenvalue of AAᴴ.
+
+    Eigenvalues below about ten roundings of the largest are rounding themselves, and dividing by them would blow up
+    the image: 1e-6 in single, 1e-12 in double precision.
+    """
+    return 1e-6 if dtype in (torch.complex64, torch.float32) else 1e-12
 
 
 def secular_root(
@@ -20,6 +29,7 @@ def secular_root(
     epsilon: Tensor,
     mu0: Tensor | None = None,
     *,
+    floor: float = 1e-12,
     tol: float = 1e-13,
     max_iter: int = 100,
 ) -> tuple[Tensor, Tensor]:
@@ -32,11 +42,12 @@ def secular_root(
         power: |r̂_i|² of the residual r = y - A u in the eigenbasis, float64 (*batch, n_eigen).
         epsilon: > = 0, float64 (*batch,).
         mu0: starting point, (*batch,); entries that are not finite and positive are ignored.
+        floor: smallest mu tried over the largest λ; see `smallest_multiplier`.
         tol: relative accuracy of the sum.
 
     Returns:
-        mu (*batch,), float64: inf where ‖r‖ <= epsilon, the smallest value tried, 1e-12 max λ, where no mu
-        reaches epsilon; and which problems are feasible, bool (*batch,).
+        mu (*batch,), float64: inf where ‖r‖ <= epsilon, the smallest value tried where no mu from there on reaches
+        epsilon; and which problems are feasible, bool (*batch,).
     """
     kind = power.dtype
     lam = eigenvalues.to(kind).expand(power.shape)
@@ -50,7 +61,7 @@ def secular_root(
         slope = 2 * (g**2 * (1 - g) * power).sum(-1)
         return f, slope
 
-    low = (top * MU_RANGE).log()
+    low = (top * floor).log()
     high = (top / MU_RANGE).log()
     f_low, _ = left(low)
     inside = power.sum(-1) <= target
@@ -86,7 +97,7 @@ class EllipsoidInfo:
     """How each projection of a batch ended; every tensor is (*batch,).
 
     Args:
-        steps: Krylov steps (one product with A and one with Aᴴ each), int64; 0 where u was inside.
+        steps: Krylov steps (one product with A and one with Aᴴ each), int64; 0 where u was inside or none was needed.
         feasible: epsilon could be reached, bool.
         converged: the optimality residual is below the tolerance, bool.
     """
@@ -184,7 +195,9 @@ class CgEllipsoid:
             if k % every and k < self.max_iter and not bool(exhausted.all()):
                 right.append(_unit(q, alphas[-1]))
                 continue
-            z, t, mu, feasible = _projected(torch.stack(alphas[:k], -1), torch.stack(betas, -1), radius, mu0)
+            z, t, mu, feasible = _projected(
+                torch.stack(alphas[:k], -1), torch.stack(betas, -1), radius, mu0, smallest_multiplier(r.dtype)
+            )
             # Aᴴ(r - A d) - mu d = alpha_{k+1} t_{k+1} v_{k+1}: the gap costs nothing to know
             gap = alphas[-1] * t[..., -1].abs()
             done = (gap <= self.tol * alphas[0] * betas[0]) | exhausted
@@ -243,7 +256,7 @@ class _Basis:
 
 
 def _projected(
-    alphas: Tensor, betas: Tensor, radius: Tensor, mu0: Tensor | None
+    alphas: Tensor, betas: Tensor, radius: Tensor, mu0: Tensor | None, floor: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z (n, k), t = beta_1 e_1 - B z (n, k + 1), mu, feasible of the projected problem."""
     n, k = alphas.shape
@@ -254,7 +267,7 @@ def _projected(
     P, s, Qh = torch.linalg.svd(B)
     c = betas[:, :1] * P[:, 0, :]  # Pᵀ (beta_1 e_1)
     lam = torch.nn.functional.pad(s**2, (0, 1))  # the last direction is what A V_k cannot reach
-    mu, feasible = secular_root(lam, c**2, radius, mu0)
+    mu, feasible = secular_root(lam, c**2, radius, mu0, floor=floor)
     m = mu.unsqueeze(-1)
     t = torch.einsum("nij,nj->ni", P, c * (m / (m + lam)))
     z = torch.einsum("nji,nj->ni", Qh, c[:, :k] * s / (m + s**2))
