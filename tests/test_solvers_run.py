@@ -161,6 +161,43 @@ def test_the_best_iterate_is_kept_on_growth():
         KeepBest(lambda s: 0.0, patience=0)
 
 
+def test_the_best_iterate_is_not_the_one_with_a_value_that_is_no_number():
+    values = [math.nan, 3.0, 2.0, 4.0]
+    keep = KeepBest(lambda s: torch.where(s.primal > 9, math.nan, s.primal), patience=3)
+    shown = [99.0 if math.isnan(v) else v for v in values]
+    assert run(counting(shown), max_iter=4, keep_best=keep)[0].iteration == 3
+
+
+def test_growth_alone_ends_a_run_with_its_best_iterate():
+    guard = KeepBest(lambda s: s.primal, patience=None, growth=3.0)
+    state, outcome = run(counting([5.0, 2.0, 4.0, 5.9, 6.1, 1.0]), max_iter=6, keep_best=guard)
+    assert (state.iteration, outcome) == (2, Outcome.DIVERGED)
+    state, outcome = run(counting([5.0, 2.0, 4.0, 5.9, 2.5]), max_iter=5, keep_best=guard)
+    assert (state.iteration, outcome) == (5, Outcome.MAX_ITERATIONS)  # nothing blew up: the last one
+    with pytest.raises(ValueError, match="growth: expected a factor > 1"):
+        KeepBest(lambda s: 0.0, growth=0.5)
+
+
+def test_each_problem_of_a_batch_keeps_its_own_best_iterate():
+    curves = torch.tensor([[5.0, 2.0, 4.0, 7.0, 9.0], [5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+
+    def solve(index, start):
+        done = 0 if start is None else start.iteration
+        for k in range(done, curves.shape[1]):
+            values = curves[index, k].double()
+            state = next(counting([1.0], n=len(index)))
+            yield dataclasses.replace(state, iteration=k + 1, primal=values, x=values)
+
+    guard = KeepBest(lambda s: s.primal, patience=None, growth=3.0)
+    state, outcomes, iterations = run_batch(solve, 3, max_iter=5, keep_best=guard)
+    assert outcomes == [Outcome.DIVERGED, Outcome.MAX_ITERATIONS, Outcome.MAX_ITERATIONS]
+    assert state.x.tolist() == [2.0, 1.0, 1.0]
+    assert iterations.tolist() == [4, 5, 5]
+    state, outcomes, _ = run_batch(solve, 3, max_iter=5, keep_best=KeepBest(lambda s: s.primal, patience=2))
+    assert outcomes == [Outcome.TOLERANCE, Outcome.MAX_ITERATIONS, Outcome.TOLERANCE]
+    assert state.x.tolist() == [2.0, 1.0, 1.0]
+
+
 # -- run_batch ------------------------------------------------------------------------------------
 
 

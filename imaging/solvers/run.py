@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,19 +39,55 @@ class SolverDivergedError(DivergedError):
 
 @dataclass(frozen=True)
 class KeepBest:
-    """Return the best iterate when a tracked quantity grows.
+    """Return the best iterate when a tracked quantity grows, for each problem of a batch its own in `run_batch`.
 
     Args:
-        track: number to be small, of a state; a tensor (*batch,) is averaged over the batch.
-        patience: end the run after this many iterations in a row without a new best.
+        track: number to be small, of a state; in `run` a tensor (*batch,) is averaged over the batch.
+        patience: end after this many iterations in a row without a new best and return the best; None never does.
+        growth: end as diverged, with the best iterate, once the quantity exceeds its best by this factor; None never
+            does. With `patience` None the last iterate is returned otherwise: a guard against blowing up alone.
     """
 
     track: Callable[[State], Tensor | float]
-    patience: int = 5
+    patience: int | None = 5
+    growth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
+        if self.patience is not None and self.patience < 1:
             raise ValueError(f"KeepBest patience: expected >= 1 iterations, got {self.patience}")
+        if self.growth is not None and not self.growth > 1:
+            raise ValueError(f"KeepBest growth: expected a factor > 1, got {self.growth}")
+
+
+class _Tracker:
+    """The best state of every problem, and which problems have got worse for too long or by too much."""
+
+    def __init__(self, keep: KeepBest) -> None:
+        self.keep = keep
+        self.best: Any = None
+        self.value = torch.empty(0)
+        self.since = torch.empty(0, dtype=torch.int64)
+
+    def see(self, state: State, active: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(out of patience, grown), bool (m,), for the problems `active` of the batch, values (m,)."""
+        values = torch.where(torch.isnan(values), torch.inf, values.cpu().to(torch.float64))
+        if self.best is None:
+            self.best, self.value, self.since = state, values.clone(), torch.zeros(len(values), dtype=torch.int64)
+            return torch.zeros_like(values, dtype=torch.bool), torch.zeros_like(values, dtype=torch.bool)
+        before = self.value[active]
+        # without patience the last of equals counts: a constrained solver keeps the quantity constant
+        better = values <= before if self.keep.patience is None else values < before
+        self.value[active] = torch.where(better, values, before)
+        self.since[active] = torch.where(better, 0, self.since[active] + 1)
+        if bool(better.all()) and len(active) == len(self.value):
+            self.best = state
+        elif bool(better.any()):
+            where = better.nonzero().flatten().to(state.x.device)
+            self.best = self.best.put(active.to(where.device)[where], state.select(where))
+        patience, growth = self.keep.patience, self.keep.growth
+        tired = self.since[active] >= patience if patience is not None else torch.zeros_like(better)
+        grown = values > growth * self.value[active] if growth is not None else torch.zeros_like(better)
+        return tired, grown
 
 
 def relative_change_below(tol: float) -> Callable[[State], Tensor]:
@@ -106,7 +143,8 @@ def run(
         callbacks: called with every state before the stopping test; progress, logs and checkpoints.
         time_limit: seconds; tested after every iteration.
         keep_best: return the best iterate by a tracked quantity instead of the last one, and end the run when
-            that quantity has not improved for `patience` iterations (outcome `tolerance`).
+            that quantity has not improved for `patience` iterations (outcome `tolerance`) or has grown by the factor
+            `growth` (outcome `diverged`).
 
     Returns:
         The state and the outcome. Ctrl-C gives the last complete state and `Outcome.INTERRUPTED`.
@@ -119,8 +157,7 @@ def run(
         raise ValueError(f"run max_iter: expected >= 1 iterations, got {max_iter}")
     clock = time.monotonic()
     last: S | None = None
-    best: S | None = None
-    best_value, since_best = float("inf"), 0
+    tracker = None if keep_best is None else _Tracker(keep_best)
     outcome = Outcome.MAX_ITERATIONS
     try:
         for _ in range(max_iter):
@@ -129,19 +166,16 @@ def run(
                 raise SolverDivergedError(
                     f"iteration {state.iteration}: expected finite numbers, found a residual of "
                     f"{float(state.primal.max()):g}; step too long, or data not finite?",
-                    best if best is not None else last,
+                    tracker.best if tracker is not None and tracker.best is not None else last,
                 )
             last = state
             for callback in callbacks:
                 callback(state)
-            if keep_best is not None:
-                value = float(torch.as_tensor(keep_best.track(state), dtype=torch.float64).mean())
-                if best is None or value < best_value:
-                    best, best_value, since_best = state, value, 0
-                else:
-                    since_best += 1
-                if since_best >= keep_best.patience:
-                    outcome = Outcome.TOLERANCE
+            if tracker is not None:
+                value = torch.as_tensor(tracker.keep.track(state), dtype=torch.float64).mean().reshape(1)
+                tired, grown = tracker.see(state, torch.zeros(1, dtype=torch.int64), value)  # the batch as one problem
+                if bool(tired | grown):
+                    outcome = Outcome.DIVERGED if grown else Outcome.TOLERANCE
                     break
             if bool(torch.as_tensor(stop(state)).all()):
                 outcome = Outcome.TOLERANCE
@@ -153,9 +187,10 @@ def run(
         if last is None:
             raise
         outcome = Outcome.INTERRUPTED
-    result = best if best is not None else last
-    assert result is not None  # max_iter >= 1
-    return result, outcome
+    assert last is not None  # max_iter >= 1
+    if tracker is not None and (tracker.keep.patience is not None or outcome is Outcome.DIVERGED):
+        return tracker.best, outcome
+    return last, outcome
 
 
 def run_batch(
@@ -166,6 +201,7 @@ def run_batch(
     max_iter: int,
     callbacks: Sequence[Callable[[S, Tensor], None]] = (),
     time_limit: float | None = None,
+    keep_best: KeepBest | None = None,
 ) -> tuple[S, list[Outcome], Tensor]:
     """Drive a batch whose problems stop one by one (NF 5.6); those that have stopped cost nothing any more.
 
@@ -180,10 +216,12 @@ def run_batch(
         max_iter: iterations at most.
         callbacks: called with every state and its index.
         time_limit: seconds for the whole batch.
+        keep_best: as in `run`, but every problem has its own best iterate, and ends on its own.
 
     Returns:
         The final state of all problems, the outcome of each, and the iterations each took, int64 (n,). The
-        state's `iteration` is the largest of them. A problem that diverges keeps its last finite state.
+        state's `iteration` is the largest of them. A problem that diverges keeps its best state with `keep_best`,
+        else its last finite one.
 
     Raises:
         SolverDivergedError: a problem is not finite after its very first iteration.
@@ -196,6 +234,7 @@ def run_batch(
     iterations = torch.zeros(n, dtype=torch.int64)
     active = torch.arange(n)
     final: S | None = None
+    tracker = None if keep_best is None else _Tracker(keep_best)
     states = solve(active, None)
     try:
         for k in range(1, max_iter + 1):
@@ -217,11 +256,16 @@ def run_batch(
             for callback in callbacks:
                 callback(state, active)
             stopped = _per_problem(stop(state), state).cpu() & finite
-            for i in active[~finite].tolist():
-                outcomes[i] = Outcome.DIVERGED
+            diverged = ~finite
+            if tracker is not None:
+                values = torch.as_tensor(tracker.keep.track(state), dtype=torch.float64).cpu().expand(len(active))
+                tired, grown = tracker.see(state, active, torch.where(finite, values, torch.inf))
+                stopped, diverged = stopped | (tired & finite), diverged | grown
             for i in active[stopped].tolist():
                 outcomes[i] = Outcome.TOLERANCE
-            going = torch.nonzero(finite & ~stopped).flatten()
+            for i in active[diverged].tolist():
+                outcomes[i] = Outcome.DIVERGED
+            going = torch.nonzero(~stopped & ~diverged).flatten()
             if len(going) == 0:
                 break
             if time_limit is not None and time.monotonic() - clock >= time_limit:
@@ -237,6 +281,12 @@ def run_batch(
         for i in active.tolist():
             outcomes[i] = Outcome.INTERRUPTED
     assert final is not None  # max_iter >= 1
+    if tracker is not None:
+        wanted = [tracker.keep.patience is not None or o is Outcome.DIVERGED for o in outcomes]
+        index = torch.tensor(wanted).nonzero().flatten().to(final.x.device)
+        if len(index):
+            last = final.iteration
+            final = dataclasses.replace(final.put(index, tracker.best.select(index)), iteration=last)
     return final, outcomes, iterations
 
 
