@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from operator_cases import DOUBLE, SMALL, Dense, antennas, crandn, cross, frequencies, operators
+from operator_cases import CUBE, DOUBLE, SMALL, Dense, antennas, crandn, cross, frequencies, operators
 
 import imaging.operators
 from imaging.errors import DtypeError, GeometryError, MemoryLimitError, ShapeError
@@ -54,9 +54,22 @@ def test_norm_is_the_largest_singular_value(A: LinearOperator) -> None:
     matrix = A(torch.eye(n, dtype=DOUBLE).reshape(n, *A.in_shape)).reshape(n, -1).T
     singular = torch.linalg.svdvals(matrix)
     assert abs(A.norm() - float(singular[0])) <= 1e-3 * float(singular[0])
+
     mean = float((matrix.abs() ** 2).sum()) / matrix.shape[0]
     tolerance = 1e-10 if "mean_eigenvalue" in vars(type(A)) else 0.3  # the base class estimates with 16 probes
     assert abs(A.mean_eigenvalue() - mean) <= tolerance * mean
+
+
+def test_the_norm_of_a_weak_operator_does_not_underflow():
+    weak = Dense(1e-22 * torch.eye(3, dtype=torch.complex64))
+    assert weak.norm() == pytest.approx(1e-22, rel=1e-6)
+
+
+def test_a_grid_holds_its_own_faces():
+    z, y, x = (o - d / 2 for o, d in zip(CUBE.origin_m, CUBE.spacing_m, strict=True))
+    far = [o + d / 2 for o, d in zip(CUBE.last_m, CUBE.spacing_m, strict=True)][::-1]
+    points = torch.tensor([[x, y, z], far, [x - 1e-8, y, z], [0, 0, far[2] + 1e-8]], dtype=torch.float64)
+    assert CUBE.contains_m(points).tolist() == [True, True, False, False]
 
 
 def test_gradient_is_the_adjoint(A: LinearOperator) -> None:

@@ -22,10 +22,13 @@ class NoiseEstimate:
 
     Args:
         std: float64, one per problem of the batch.
+        degrees_of_freedom: how many measurements' worth of noise it was seen in; below about ten it means nothing,
+            for then every direction of the data is explained by some image.
         method: how it was found, in words for the log and the result file.
     """
 
     std: Tensor
+    degrees_of_freedom: float
     method: str
 
 
@@ -50,7 +53,8 @@ def estimate_noise(A: LinearOperator, y: Tensor) -> NoiseEstimate:
         mu = EXACT_RIDGE * mean
         power = torch.cat([b.abs().to(torch.float64) ** 2 for b in projector.spectral(flat)], dim=1)
         filtered = (mu / (mu + projector.space.eigenvalues())) ** 2
-        variance = (power * filtered).sum(1) / filtered.sum()
+        freedom = float(filtered.sum())
+        variance = (power * filtered).sum(1) / max(freedom, torch.finfo(torch.float64).tiny)
         method = "residual outside the operator's range (eigendecomposition)"
     else:
         mu = ITERATIVE_RIDGE * mean
@@ -61,6 +65,7 @@ def estimate_noise(A: LinearOperator, y: Tensor) -> NoiseEstimate:
         _, ax = solver.prox(torch.zeros(len(both), *A.in_shape, dtype=A.dtype, device=A.device), both)
         residual = (both - ax).flatten(1).abs().to(torch.float64).square().sum(1)
         probe_power = probe.abs().to(torch.float64).square().mean()
-        variance = residual[:-1] / residual[-1] * probe_power
+        freedom = float(residual[-1] / probe_power)
+        variance = residual[:-1] / max(freedom, torch.finfo(torch.float64).tiny)
         method = "residual outside the operator's range (conjugate gradients)"
-    return NoiseEstimate(variance.sqrt().reshape(y.shape[: y.ndim - len(A.out_shape)]), method)
+    return NoiseEstimate(variance.sqrt().reshape(y.shape[: y.ndim - len(A.out_shape)]), freedom, method)

@@ -107,8 +107,12 @@ class LinearOperator(torch.nn.Module):
                 size = float(torch.linalg.vector_norm(x))
                 if size == 0.0:
                     return 0.0
-                x = self._gram(x / size)
-                previous, squared = squared, float(torch.linalg.vector_norm(x))
+                y = self._forward(x / size)
+                length = float(torch.linalg.vector_norm(y))
+                if length == 0.0:
+                    return 0.0
+                x = self._adjoint(y / length)  # by way of ‖Ax‖: ‖A‖² of a weak operator leaves single precision
+                previous, squared = squared, length * float(torch.linalg.vector_norm(x))
                 if abs(squared - previous) <= tol * squared:
                     break
         return math.sqrt(squared)

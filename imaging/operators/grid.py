@@ -76,7 +76,8 @@ class Grid:
 
     def contains_m(self, points_m: Tensor) -> Tensor:
         """Which points (n, 3; x, y, z in metres) lie inside the outermost voxel faces: bool (n,)."""
-        lower = torch.tensor([o - d / 2 for o, d in zip(self.origin_m, self.spacing_m, strict=True)]).flip(0)
-        upper = torch.tensor([o + d / 2 for o, d in zip(self.last_m, self.spacing_m, strict=True)]).flip(0)
+        half = torch.tensor(self.spacing_m, dtype=torch.float64) * (0.5 + 1e-9)  # the faces themselves are rounded
+        lower = (torch.tensor(self.origin_m, dtype=torch.float64) - half).flip(0)
+        upper = (torch.tensor(self.last_m, dtype=torch.float64) + half).flip(0)
         p = points_m.to(torch.float64)
         return ((p >= lower) & (p <= upper)).all(dim=-1)

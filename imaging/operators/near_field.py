@@ -309,7 +309,7 @@ class NearFieldMimo(LinearOperator):
     # -- products -------------------------------------------------------------------------------
 
     def _forward(self, x: Tensor) -> Tensor:
-        s = self.symmetry.symmetrise(x.reshape(len(x), -1))
+        s = self.symmetry.symmetrise(x.flatten(1))
         n_freq = len(self.frequencies_hz)
         if self._pairwise:
             y = s.new_zeros(len(s), n_freq, self.out_shape[0])
@@ -318,11 +318,14 @@ class NearFieldMimo(LinearOperator):
                     y[:, :, some] += (rows @ s[:, 0, block.part].T).permute(2, 0, 1)
         else:
             y = s.new_zeros(len(s), n_freq, len(self.tx_m), len(self.rx_m))
+            room = self._product_room(s)
             for block in self._blocks():
                 for c, (t, g_t), (r, g_r) in block.pairs():
                     g_r_transposed = g_r.transpose(1, 2)  # plain transpose, not Hermitian: NF (2.3)
+                    scaled = room[: g_t.numel()].view(g_t.shape)
                     for b in range(len(s)):
-                        y[b, :, t, r] += (g_t * s[b, c, block.part]) @ g_r_transposed
+                        torch.mul(g_t, s[b, c, block.part], out=scaled)
+                        y[b, :, t, r] += scaled @ g_r_transposed
             if self.symmetry.order > 1:
                 y = self._expand_tx @ y @ self._expand_rx.T
             if self.channels is not None:
@@ -346,12 +349,21 @@ class NearFieldMimo(LinearOperator):
                 y = full
             if self.symmetry.order > 1:
                 y = self._expand_tx.T @ y @ self._expand_rx
+            room = self._product_room(y)
             for block in self._blocks():
                 for c, (t, g_t), (r, g_r) in block.pairs():
+                    product = room[: g_t.numel()].view(g_t.shape)
                     for b in range(len(y)):
-                        product = torch.bmm(y[b, :, t, r], g_r).mul_(g_t)  # NF (2.4)
+                        torch.bmm(y[b, :, t, r], g_r, out=product).mul_(g_t)  # NF (2.4)
                         s[b, c, block.part] += product.sum((0, 1))
         return self.symmetry.symmetrise_adjoint(s).conj().resolve_conj().reshape(len(y), *self.in_shape)
+
+    def _product_room(self, like: Tensor) -> Tensor:
+        """Memory for the product with one block's transmitter factor.
+
+        Taken once per call: freshly allocated for every block, it can cost as much in page faults as the product.
+        """
+        return like.new_empty(len(self.frequencies_hz) * len(self.tx_m) * self._block)
 
     @property
     def _pairwise(self) -> bool:
@@ -409,7 +421,7 @@ class NearFieldMimo(LinearOperator):
         return self._mean_eigenvalue
 
     def with_amplitude(self, amplitude: str) -> NearFieldMimo:
-        """The same scan and grid with another amplitude model."""
+        """The same scan and grid with another amplitude model and a flat spectrum, as migration takes them."""
         return NearFieldMimo(
             self.tx_m,
             self.rx_m,
@@ -417,7 +429,6 @@ class NearFieldMimo(LinearOperator):
             self.grid,
             amplitude=amplitude,
             phase_convention=self.phase_convention,
-            spectrum=self.spectrum,
             propagation_speed=self.propagation_speed,
             dtype=self.dtype,
             memory_limit=self.memory_limit,

@@ -232,8 +232,9 @@ class PlanarScan(LinearOperator):
         return self._mean_eigenvalue
 
     def with_amplitude(self, amplitude: str) -> PlanarScan:
-        """The same scan and grid with another amplitude model."""
-        return PlanarScan(self.positions_m, self.frequencies_hz, self.grid, amplitude=amplitude, **self._options)
+        """The same scan and grid with another amplitude model and a flat spectrum, as migration takes them."""
+        options = {**self._options, "spectrum": None}
+        return PlanarScan(self.positions_m, self.frequencies_hz, self.grid, amplitude=amplitude, **options)
 
 
 def same_pitch(raster: Raster, grid: Grid) -> bool:

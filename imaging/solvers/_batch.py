@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def real_rows(v: Tensor, batch_ndim: int) -> Tensor:
     v = v.resolve_conj()
     if v.is_complex():
         v = torch.view_as_real(v)
-    return v.reshape(*v.shape[:batch_ndim], -1)
+    return v.reshape(*v.shape[:batch_ndim], math.prod(v.shape[batch_ndim:]))
 
 
 def dot(a: Tensor, b: Tensor, batch_ndim: int) -> Tensor:

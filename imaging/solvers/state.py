@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ class State:
     def is_finite(self) -> Tensor:
         """Which problems are still finite numbers: bool (*batch,)."""
         finite = torch.isfinite(self.primal) & torch.isfinite(self.data_fidelity)
-        norm = torch.linalg.vector_norm(self.x.reshape(*self.primal.shape, -1), dim=-1)
+        norm = torch.linalg.vector_norm(
+            self.x.reshape(*self.primal.shape, math.prod(self.x.shape[self.primal.ndim :])), dim=-1
+        )
         return finite & torch.isfinite(norm)
 
     def _with(self, changed: dict[str, Any]) -> Self:
