@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with plain line ends; see `write_bytes`."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 with plain line ends; bytes of a file name that are no text become \\xNN. See `write_bytes`."""
+    write_bytes(path, text.encode(errors="surrogateescape").decode(errors="backslashreplace").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

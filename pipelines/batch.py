@@ -369,7 +369,7 @@ def _record(entry: Entry, outcome: Done | Failure) -> None:
     if outcome.status == "diverged":
         entry.status, entry.kind = "failed", "data"
         entry.reason = (
-            f"{entry.source}: diverged after {outcome.n_iterations} iterations; {entry.result} holds the last finite "
+            f"{entry.source}: diverged after {outcome.n_iterations} iterations; {entry.result} holds its best "
             "image; try a larger noise.std if it was set too small, --precision double, or a smaller solver.alpha"
         )
 

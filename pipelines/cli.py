@@ -6,6 +6,7 @@ Command bodies import what they need: ``--help`` must not bring torch or h5py.
 from __future__ import annotations
 
 import enum
+import io
 import json
 import os
 import sys
@@ -364,6 +365,9 @@ def _end(failures: int, total: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``backcast``; every foreseen mistake ends in one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # a file name need not be text; print it as it is
     sys.exit(guarded(lambda: app(args=arguments, standalone_mode=False)))
 
 

@@ -53,6 +53,7 @@ class Part:
         operator: the forward model they share.
         y: their data as the method uses them (scaled, masked), (frame, *operator.out_shape).
         scale: what the image is multiplied with in the end, float64 (frame,).
+        epsilon: radius of the data constraint ‖Ax - y‖ <= epsilon in y's units, float64 (frame,); None without one.
         direct: the image at once, (frame, *operator.in_shape); None for an iterative method.
         solve: the solver's states for some of the frames, as `imaging.solvers.run_batch` calls it; None for a
             direct method.
@@ -62,6 +63,7 @@ class Part:
     operator: LinearOperator
     y: Tensor
     scale: Tensor
+    epsilon: Tensor | None = None
     direct: Callable[[], Tensor] | None = None
     solve: Callable[[Tensor, Any], Iterator[State]] | None = None
 

@@ -45,6 +45,10 @@ FRAMES_AT_ONCE = 8
 #: Linear solves that setting up an exact one is weighed against, at least: the same for every method, so that they
 #: share it.
 LEAST_SOLVES = 30
+#: Degrees of freedom that an estimate of the noise needs.
+LEAST_FREEDOM = 10
+#: What is assumed without: the published code's choice for measured scans, NF 2.4.
+ASSUMED_SNR_DB = 10.0
 #: Relative residual of an inner CG; the step count ends it first as a rule.
 CG_TOLERANCE = 1e-2
 #: A default grid gets at most this many voxels along an axis.
@@ -482,7 +486,7 @@ def _iterative_plan(
             notes.append(how)
         scaled = data / scale.to(data.real.dtype).reshape(-1, *(1,) * (data.ndim - 1))
         solve = _solver(model, scaled, epsilon / scale, prior, solver)
-        return Part(frames=frames, operator=model.A, y=scaled, scale=scale, solve=solve)
+        return Part(frames=frames, operator=model.A, y=scaled, scale=scale, epsilon=epsilon / scale, solve=solve)
 
     groups = _groups(m, config, setting, grid, y, weights, solver.max_iter)
     return _plan(
@@ -524,6 +528,12 @@ def _epsilon(
     if file_std is not None:
         return torch.full_like(norm, file_std * math.sqrt(measured)), "noise: from the file's noise_std"
     estimates = [estimate_noise(A, frame) for frame in y]
+    freedom = min(e.degrees_of_freedom for e in estimates)
+    if freedom < LEAST_FREEDOM:
+        return norm * 10 ** (-ASSUMED_SNR_DB / 20), (
+            f"noise: {ASSUMED_SNR_DB:g} dB assumed, since the file has no noise_std and the scan too few samples to "
+            "estimate it from; set noise.std or noise.snr_db"
+        )
     stds = torch.tensor([float(e.std) for e in estimates], dtype=torch.float64, device=y.device)
     shown = ", ".join(f"{float(s):.3g}" for s in stds[:3]) + (", ..." if len(stds) > 3 else "")
     how = f"noise: estimated, std {shown} ({estimates[0].method}), since the file has no noise_std"

@@ -28,7 +28,7 @@ from data.measurement import Measurement, Volume
 from data.reconstruction import Convergence, Metric, Reconstruction
 from imaging import __version__, metrics
 from imaging.operators.base import LinearOperator
-from imaging.solvers.run import Outcome, run_batch
+from imaging.solvers.run import KeepBest, Outcome, run_batch
 from imaging.solvers.state import State
 from pipelines.config import ConfigError, as_dict, as_json, sha256_of
 from pipelines.evaluate import on_same_grid, quality
@@ -54,6 +54,13 @@ COLUMNS = (
     "sigma",
     "step_size",
 )
+
+#: A solver whose residual has grown by this factor over its best has diverged; its best iterate is kept.
+GROWTH = 10.0
+#: Residuals below this share of the data's norm count as equal: rounding comes near.
+FLAT = 1e-3
+#: A residual of more than this times epsilon is worth a note.
+UNREACHED = 1.2
 
 Row = dict[str, float]
 OnIteration = Callable[[Mapping[str, Any]], None]
@@ -159,7 +166,7 @@ def reconstruct(
 
     Returns:
         The image with convergence, metrics and provenance. `status` is "diverged" when a frame left the
-        finite numbers; it then keeps its last finite state.
+        finite numbers; it then keeps its best state.
 
     Raises:
         ConfigError: unknown method, or one that does not take the modality.
@@ -200,6 +207,8 @@ def reconstruct(
         **{name: _number_or_list(value) for name, value in plan.facts.items()},
         **(provenance or {}),
     }
+    if measurement.applied_calibration:
+        entries["calibration_applied"] = json.dumps(measurement.applied_calibration)
     if notes := [*measurement.warnings, *plan.notes]:
         entries["notes"] = "\n".join(notes)
     if (commit := git_commit()) is not None:
@@ -309,12 +318,25 @@ def _iterate(
             for callback in on_iteration:
                 callback({"frame": part.frames[i], "iteration": state.iteration, "max_iter": plan.max_iter, **row})
 
+    floor = FLAT * float(y_norm.max())
     state, outcomes, _ = run_batch(
-        part.solve, len(part.frames), stop=plan.stop, max_iter=plan.max_iter, callbacks=[record]
+        part.solve,
+        len(part.frames),
+        stop=plan.stop,
+        max_iter=plan.max_iter,
+        callbacks=[record],
+        keep_best=KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
     )
     log.outcomes.extend(outcomes)
     if Outcome.INTERRUPTED in outcomes:
         raise KeyboardInterrupt  # a half-solved image is no result
+    if part.epsilon is not None:
+        missed = float((state.data_fidelity / part.epsilon.clamp_min(floor)).max())
+        if missed > UNREACHED:
+            plan.notes.append(
+                f"noise: no image within the grid fits the data as closely as the noise level asks, the residual is "
+                f"{missed:.3g} times epsilon; the noise level may be set too low, or the model miss something"
+            )
     return state.x
 
 

@@ -337,8 +337,60 @@ def test_raster_scans_go_through_every_method(tmp_path, method):
     assert read_reconstruction(tmp_path / "out/mimo_radar_0000_recon.h5").metrics["psnr"].value > 10
 
 
-def test_the_noise_and_the_grid_are_found_and_said(tmp_path):
+def test_too_few_samples_to_estimate_noise_from_is_said(tmp_path):
+    (one,) = scans(tmp_path, array=("array_parameters.n_tx=3", "array_parameters.n_rx=2"))
+    with h5py.File(one, "r+") as f:
+        del f["measurement/noise_std"]
+    done = cli("reconstruct", one, "-o", tmp_path / "out", "-m", "l1")
+    assert done.status == 0, done.err
+    assert "noise: 10 dB assumed, since the file has no noise_std and the scan too few samples" in done.err
+    result = read_reconstruction(tmp_path / "out/mimo_radar_0000_recon.h5")
+    assert result.metrics["measurement_residual"].value == pytest.approx(10**-0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["projected", "csalsa"])
+def test_a_noise_level_set_too_low_is_said_and_blows_nothing_up(tmp_path, kind):
+    (one,) = scans(tmp_path, 1, "snr_db=5", "n_frequencies=12", array=("array_parameters.n_tx=8",))
+    with h5py.File(one, "r+") as f:
+        f["measurement/noise_std"][...] = 0.01 * f["measurement/noise_std"][()]
+    done = cli("reconstruct", one, "-o", tmp_path / "out", "-m", "l1", "-s", f"kind={kind}")
+    assert done.status == 0, done.err
+    assert "fits the data as closely as the noise level asks" in done.err
+    result = read_reconstruction(tmp_path / "out/mimo_radar_0000_recon.h5")
+    assert result.metrics["measurement_residual"].value < 1
+    assert "noise level asks" in result.provenance["notes"]
+
+
+def test_the_calibration_that_was_applied_is_recorded(tmp_path):
     (one,) = scans(tmp_path)
+    with h5py.File(one, "r+") as f:
+        f.require_group("calibration").attrs["mean_over"] = "tx"
+        f["calibration/range_offset"] = 0.01
+        f["calibration/range_offset"].attrs["units"] = "m"
+    assert cli("reconstruct", one, "-o", tmp_path / "out", *BP).status == 0
+    origin = read_reconstruction(tmp_path / "out/mimo_radar_0000_recon.h5").provenance
+    assert json.loads(origin["calibration_applied"]) == ["background", "range_offset"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_file_name_that_is_no_text(tmp_path):
+    (one,) = scans(tmp_path / "scans")
+    odd = one.with_name(os.fsdecode(b"b\xff.h5"))
+    odd.write_bytes(one.read_bytes())
+    done = subprocess.run(
+        command("reconstruct", "scans", "-o", "out", *BP), cwd=tmp_path, env=environment(), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"out/b\xff_recon.h5\n" in done.stdout
+    assert [e["status"] for e in summary(tmp_path / "out")["files"]] == ["done", "done"]
+    assert "b\\xff.h5" in (tmp_path / "out/summary.csv").read_text()
+    again = process("reconstruct", "scans", "-o", "out", *BP, cwd=tmp_path)
+    assert again.status == 0
+    assert statuses(tmp_path / "out") == ["skipped", "skipped"]
+
+
+def test_the_noise_and_the_grid_are_found_and_said(tmp_path):
+    (one,) = scans(tmp_path, 1, "n_frequencies=12", array=("array_parameters.n_tx=8",))
     with h5py.File(one, "r+") as f:
         del f["measurement/noise_std"], f["grid"], f["ground_truth"]
     done = cli("reconstruct", one, "-o", tmp_path / "out", "-m", "l1", "-s", "max_iter=2", "-s", "shape=[7,7,7]")
