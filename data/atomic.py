@@ -24,9 +24,8 @@ class _Sink:
     """
 
     def __init__(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        handle = _open_locked(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0))
         try:
-            _lock(handle, path)
             os.ftruncate(handle, 0)  # a part that a killed writer left behind
         except BaseException:
             os.close(handle)
@@ -95,18 +94,50 @@ class _Sink:
     def sync(self) -> None:
         os.fsync(self._raw.fileno())
 
+    def share(self, path: Path) -> None:
+        """Let readers in, no other writer: HDF5 wants a shared lock of its own to read."""
+        _lock(self._raw.fileno(), path, shared=True)
+
     def close(self) -> None:
         self._raw.close()
 
 
-def _lock(handle: int, path: Path) -> None:
+def _open_locked(path: Path, flags: int) -> int:
+    """A locked handle of the file that has the name `path` now.
+
+    Raises:
+        _BusyError: another writer holds it.
+    """
+    for _ in range(10):
+        handle = os.open(path, flags, 0o666)
+        try:
+            _lock(handle, path)
+            if _has_name(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its writer gave the part its final name between our open and our lock
+    raise _BusyError(path)
+
+
+def _has_name(handle: int, path: Path) -> bool:
+    if sys.platform == "win32":  # pragma: no cover (open files cannot be renamed there)
+        return True
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: int, path: Path, *, shared: bool = False) -> None:
     """Two writers of one file must not share one part; the lock goes with its process."""
     if sys.platform == "win32":  # pragma: no cover (open files cannot be replaced there anyway)
         return
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as e:
         raise _BusyError(path) from e
     except OSError:
@@ -114,16 +145,15 @@ def _lock(handle: int, path: Path) -> None:
 
 
 class _BusyError(Exception):
-    """Another process holds the part."""
+    """Another writer holds the part."""
 
 
 def remove_part(path: Path) -> None:
     """Remove what a killed writer of `path` left; the part of a writer still at work stays."""
     part = path.with_name(f".{path.name}.part")
     with contextlib.suppress(OSError, _BusyError):
-        handle = os.open(part, os.O_RDWR)
+        handle = _open_locked(part, os.O_RDWR)
         try:
-            _lock(handle, part)
             part.unlink()
         finally:
             os.close(handle)
@@ -150,27 +180,38 @@ def write_hdf5(
         raise DataWriteError(f"{target}: expected a file to write, found a folder; name a file inside it")
     try:
         sink = _Sink(part)
+        try:
+            _write_through(sink, part, target, fill, check)
+        finally:
+            sink.close()
     except _BusyError as e:
         raise DataWriteError(
             f"{target}: expected to be its only writer, found another process at work on {part.name}; "
             "wait for it, or write elsewhere"
         ) from e
+    except DataWriteError:
+        raise
     except OSError as e:
         raise _cannot_write(target, e) from e
+    _sync_folder(target.parent)
+
+
+def _write_through(
+    sink: _Sink, part: Path, target: Path, fill: Callable[[h5py.File], None], check: Callable[[Path], None]
+) -> None:
+    """Fill, check and rename the part; it stays locked until it has its final name."""
     try:
-        try:
-            _fill_through(sink, fill)
-        finally:
-            sink.close()
+        _fill_through(sink, fill)
+        sink.share(part)
         check(part)
+        if sys.platform == "win32":  # pragma: no cover (an open file cannot be renamed there)
+            sink.close()
         os.replace(part, target)
-        _sync_folder(target.parent)
-    except OSError as e:
-        _remove(part)
-        if isinstance(e, DataWriteError):
-            raise
-        raise _cannot_write(target, e) from e
+    except _BusyError:
+        raise  # the part is another writer's now
     except BaseException:
+        if sys.platform == "win32":  # pragma: no cover
+            sink.close()
         _remove(part)
         raise
 

@@ -77,10 +77,7 @@ def _apply(m: Measurement, data: Array, step: str) -> Array | None:
     if step == "background":
         axis = m.calibration.get("mean_over")
         if axis is not None:
-            # float64 sums: a mean over thousands of samples of a strong leak must not leave a floor.
-            wide = np.complex128 if data.dtype.kind == "c" else np.float64
-            mean = data.mean(axis=m.axes.index(axis), keepdims=True, dtype=wide)
-            return np.asarray(data - mean.astype(data.dtype))
+            return np.asarray(data - _measured_mean(m, data, axis))
         return None if values is None else np.asarray(data - as_broadcast(m, values, step).astype(data.dtype))
     if values is None:
         return None
@@ -95,6 +92,18 @@ def _apply(m: Measurement, data: Array, step: str) -> Array | None:
             f"calibration {step}: expected complex samples, got {data.dtype}; a phase needs complex data"
         )
     return np.asarray(data * factor.astype(data.dtype))
+
+
+def _measured_mean(m: Measurement, data: Array, axis: str) -> Array:
+    """The mean over `axis` of the samples that the mask calls measured; 0 where none was."""
+    i = m.axes.index(axis)
+    # float64 sums: a mean over thousands of samples of a strong leak must not leave a floor.
+    wide = np.complex128 if data.dtype.kind == "c" else np.float64
+    if m.mask is None:
+        return np.asarray(data.mean(axis=i, keepdims=True, dtype=wide)).astype(data.dtype)
+    measured = np.broadcast_to(m.broadcast(m.mask, m.mask_axes) != 0, data.shape)
+    total = data.sum(axis=i, keepdims=True, dtype=wide, where=measured)
+    return np.asarray(total / np.maximum(measured.sum(axis=i, keepdims=True), 1)).astype(data.dtype)
 
 
 def _range_phase(m: Measurement, offset_m: Array) -> Array:

@@ -59,20 +59,12 @@ def open_file(path: str | os.PathLike[str], *, allow_links: bool = False) -> Ite
             of the file although `allow_links` is False.
     """
     _check_plain_file(Path(path))
-    heap = damaged_heap(Path(path))
-    if heap is not None:
-        raise problem(
-            "BC107",
-            "/",
-            expected="an intact HDF5 file",
-            found=f"damage in the text heap at byte {heap}",
-            fix="copy the file again from its source",
-        )
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError, ValueError) as e:
         raise _why_not_opened(Path(path), e) from e
     try:
+        _check_heap(Path(path))  # opening alone reads no text
         _check_links(file, allow_links)
         yield file
     finally:
@@ -105,6 +97,18 @@ def _check_plain_file(path: Path) -> None:
         raise refuse("BC103", e.strerror or str(e), "ask for permission to read it") from None
     if info.st_size == 0:
         raise refuse("BC104", "an empty file", "copy it again from its source")
+
+
+def _check_heap(path: Path) -> None:
+    heap = damaged_heap(path)
+    if heap is not None:
+        raise problem(
+            "BC107",
+            "/",
+            expected="an intact HDF5 file",
+            found=f"damage in the text heap at byte {heap}",
+            fix="copy the file again from its source",
+        )
 
 
 def _why_not_opened(path: Path, e: Exception) -> FormatProblem:
@@ -254,13 +258,19 @@ def _sorted_names(names: Iterable[str], path: str) -> list[str]:
 def attribute(obj: h5py.Group | h5py.Dataset, path: str, name: str) -> Any:
     """An attribute's value, or None when there is none: str, bool, int, float, list of these.
 
-    Bytes are decoded, arrays of one element are unpacked (MATLAB writes such), an attribute of more than
-    64 KiB or of a type that is none of these raises.
+    Bytes are decoded, arrays of one element are unpacked (MATLAB writes such), an attribute without a value
+    (MATLAB's empty text) is "", an array of no elements []; one of more than 64 KiB or of a type that is
+    none of these raises.
     """
     try:
         if name not in obj.attrs:
             return None
         attr_id = obj.attrs.get_id(name)
+        space = attr_id.get_space()
+        if space.get_simple_extent_type() == h5py.h5s.NULL:
+            return ""
+        if space.get_simple_extent_npoints() == 0:
+            return []
         # Reading text whose type is damaged into a sequence of text would take the process down.
         if not isinstance(attr_id.get_type(), _PLAIN_TYPES):
             raise problem(
@@ -286,8 +296,6 @@ def attribute(obj: h5py.Group | h5py.Dataset, path: str, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, h5py.Empty):
-        return ""
     if isinstance(value, bytes):
         return value.decode("utf-8").rstrip("\x00")
     if isinstance(value, np.ndarray):

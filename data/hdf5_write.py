@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
+from data.errors import DataFormatError
 from data.measurement import Scale
 
 CHUNK_BYTES = 2**20
+_NUMPY = {"f8": "<f8", "f4": "<f4", "i4": "<i4", "u1": "u1", "c8": "<c8"}
+
+
+def exact(value: Any, dtype: str, path: str) -> Any:
+    """`value` in the dtype of the format; only precision may be lost, never a digit of an integer.
+
+    Raises:
+        DataFormatError: other numbers.
+    """
+    array = np.asarray(value)
+    target = np.dtype(_NUMPY[dtype])
+    if array.dtype.kind not in "fciub" or (array.dtype.kind == "c" and target.kind != "c"):
+        raise DataFormatError(f"{path}: expected {target.name}, got {array.dtype}; convert it first")
+    converted = array.astype(target)
+    if target.kind in "iu" and not (converted == array).all():
+        raise DataFormatError(f"{path}: expected whole numbers that {target.name} holds, got others; round them first")
+    return converted
+
+
+def storable(text: str, path: str) -> str:
+    """`text` as HDF5 can keep it: bytes of a file name that are no UTF-8 become backslashes and digits.
+
+    Raises:
+        DataFormatError: a null character, which ends a text in HDF5.
+    """
+    if "\x00" in text:
+        raise DataFormatError(f"{path}: expected text without null characters, got {text[:80]!r}; remove them")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int, *, frames: bool) -> tuple[int, ...]:
@@ -43,19 +72,30 @@ def write_array(
         if compressed:
             options.update(compression="gzip", compression_opts=4, shuffle=True)
     dataset = group.create_dataset(name, data=array, track_times=False, **options)
-    if units is not None:
-        dataset.attrs["units"] = units
-    for key, value in attrs.items():
+    for key, value in {"units": units, **attrs}.items():
         if value is not None and value != "":
-            dataset.attrs[key] = value
+            dataset.attrs[key] = storable(value, f"{dataset.name}@{key}") if isinstance(value, str) else value
     return dataset
 
 
-def write_scales(group: h5py.Group, dataset: h5py.Dataset, axes: tuple[str, ...], scales: Mapping[str, Scale]) -> None:
-    """The coordinates of `dataset` beside it in `group`, attached as dimension scales and labels."""
-    for i, name in enumerate(axes):
+def write_scales(
+    group: h5py.Group,
+    dataset: h5py.Dataset,
+    axes: tuple[str, ...],
+    scales: Mapping[str, Scale],
+    *,
+    index: Container[str] = (),
+) -> None:
+    """The coordinates of `dataset` beside it in `group`, attached as dimension scales; int32 for `index` axes."""
+    for name in axes:
         scale = scales[name]
-        written = write_array(group, name, scale.values, units=scale.units, long_name=scale.long_name)
-        written.make_scale(name)
-        dataset.dims[i].attach_scale(written)
+        values = exact(scale.values, "i4" if name in index else "f8", f"{group.name}/{name}")
+        write_array(group, name, values, units=scale.units, long_name=scale.long_name).make_scale(name)
+    attach_scales(group, dataset, axes)
+
+
+def attach_scales(group: h5py.Group, dataset: h5py.Dataset, axes: tuple[str, ...]) -> None:
+    """Label the dimensions of `dataset` and give them the scales of those names in `group`."""
+    for i, name in enumerate(axes):
+        dataset.dims[i].attach_scale(group[name])
         dataset.dims[i].label = name

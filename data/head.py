@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import os
 from typing import Any
@@ -89,4 +90,20 @@ def read_head(inspector: Inspector, wanted: str, rules: tuple[Attr, ...]) -> tup
         modality = str(value)
     attrs = {rule.name: inspector.attr(inspector.file, "/", rule) for rule in rules}
     attrs = {name: value for name, value in attrs.items() if value is not None}
+    if "file_time" in attrs and not has_offset(attrs["file_time"]):
+        inspector.warning(
+            "BC905",
+            "/@file_time",
+            expected="ISO 8601 with offset, e.g. '2026-11-23T12:00:00+00:00'",
+            found=repr(attrs["file_time"]),
+            fix="write the offset from UTC too",
+        )
     return modality, {"format_version": str(version), **attrs}
+
+
+def has_offset(time: str) -> bool:
+    """Whether `time` is ISO 8601 with an offset from UTC."""
+    try:
+        return datetime.datetime.fromisoformat(time).tzinfo is not None
+    except ValueError:
+        return False

@@ -113,7 +113,7 @@ class Inspector:
         here = f"{path}@{rule.name}"
         value = attribute(obj, path, rule.name)
         expected = " or ".join(quoted(v) for v in rule.allowed) or {"strs": "a list of names"}.get(rule.kind, rule.kind)
-        if value is None or value == "":
+        if value in (None, "", []):
             if rule.required == "yes":
                 raise problem("BC202", here, expected=expected, found="no such attribute", fix=f"write {here}")
             if rule.required == "should":
@@ -203,12 +203,15 @@ class Inspector:
         return None
 
     def units(self, stored: Stored, wanted: tuple[str, ...], *, required: bool = True) -> str | None:
-        """The units attribute as written, checked against `wanted`; None where it is missing or wrong."""
+        """The units attribute as written, checked against `wanted`; None where it is missing or wrong.
+
+        Where units are not `required` (a number without a dimension), missing ones are "1", with a warning.
+        """
         path = f"{stored.path}@units"
         with self.collecting():
             text = attribute(stored.attrs_of, stored.path, "units")
             expected = "units of " + " or ".join(repr(u) for u in wanted)
-            if text is None or text == "":
+            if text in (None, "", []):
                 if required:
                     raise problem("BC401", path, expected=expected, found="no units", fix=f"write units={wanted[0]!r}")
                 self.warning(
@@ -308,7 +311,7 @@ class Inspector:
                 return read_text(stored), attrs
             check_kind(stored, entry.dtype)
             shape = match_shape(stored, entry.shapes, sizes)
-            units = self.units(stored, entry.units) if entry.units else "1"
+            units = self.units(stored, entry.units, required=entry.units != ("1",)) if entry.units else "1"
             if entry.heavy and not self.deep:
                 return None, attrs
             values = cast(stored.load().reshape(shape), entry.dtype, path)

@@ -106,28 +106,35 @@ def _tomography(inspector: Inspector, parts: MeasurementParts) -> None:
             found=str(int(key.max())),
             fix="write the NXtomo values",
         )
-    if parts.quantity == "counts" and (key is None or not (key == 1).any()):
-        for name in ("flat", "dark"):
-            if f"/calibration/{name}" not in inspector.file:
-                inspector.error(
-                    "BC201",
-                    f"/calibration/{name}",
-                    expected=f"the {name} field that quantity='counts' needs",
-                    found="nothing",
-                    fix=f"write /calibration/{name}, or mark such frames in /acquisition/image_key",
-                )
-    elif parts.quantity == "counts" and not (np.asarray(key) == 2).any() and "/calibration/dark" not in inspector.file:
-        inspector.warning(
-            "BC903",
-            "/acquisition/image_key",
-            expected="dark frames (2), or /calibration/dark",
-            found="none; the dark field is taken as zero",
-            fix="write dark frames unless the detector counts photons",
-        )
+    if parts.quantity == "counts":
+        _flat_and_dark(inspector, key)
     if parts.acquisition.get("sense") == "cw_from_+z":
         parts.acquisition["sense"] = "ccw_from_+z"
         if "angle" in parts.acquisition:
             parts.acquisition["angle"] = -parts.acquisition["angle"]
+
+
+def _flat_and_dark(inspector: Inspector, key: Array | None) -> None:
+    """Each of the two fields is in /calibration or among the frames that image_key marks."""
+    for name, value in (("flat", 1), ("dark", 2)):
+        if f"/calibration/{name}" in inspector.file or (key is not None and (key == value).any()):
+            continue
+        if name == "dark" and key is not None:
+            inspector.warning(
+                "BC903",
+                "/acquisition/image_key",
+                expected="dark frames (2), or /calibration/dark",
+                found="none; the dark field is taken as zero",
+                fix="write dark frames unless the detector counts photons",
+            )
+        else:
+            inspector.error(
+                "BC201",
+                f"/calibration/{name}",
+                expected=f"the {name} field that quantity='counts' needs",
+                found="nothing",
+                fix=f"write /calibration/{name}, or mark such frames in /acquisition/image_key",
+            )
 
 
 def _needed(inspector: Inspector, parts: MeasurementParts, group: str, name: str, expected: str) -> None:

@@ -25,15 +25,15 @@ def read_calibration(inspector: Inspector, parts: MeasurementParts) -> None:
         group = find_group(inspector.file, "/calibration")
         if group is None or parts.layout is None or parts.modality is None:
             return
-        words = [name for name in ("mean_over",) if attribute(group, "/calibration", name) is not None]
+        mean_over = attribute(group, "/calibration", "mean_over") or None
+        words = [] if mean_over is None else ["mean_over"]
         parts.calibration_names = (*names_in(group, "/calibration"), *words)
         applied = as_names_of_steps(attribute(group, "/calibration", "applied"))
         if applied:
             parts.applied = applied
-        mean_over = attribute(group, "/calibration", "mean_over")
         background = get_object(inspector.file, "/calibration/background")
         if mean_over is None and background is not None:
-            mean_over = attribute(background, "/calibration/background", "mean_over")
+            mean_over = attribute(background, "/calibration/background", "mean_over") or None
         if mean_over is not None:
             _check_mean_over(mean_over, parts.layout)
             parts.calibration["mean_over"] = mean_over
@@ -93,7 +93,7 @@ def read_named(
                     found=f"shape {stored.shape} for axes [{', '.join(names)}]",
                     fix="name its own axes in the attribute `axes`, in HDF5 (C) order",
                 )
-        text = inspector.units(stored, (units,)) if units is not None else "1"
+        text = inspector.units(stored, (units,), required=units != "1") if units is not None else "1"
         if text is None or (names and not inspector.deep):
             return None
         loaded = stored.load()
@@ -117,7 +117,7 @@ def read_named(
 def _axes_of(stored: Stored, path: str, layout: Layout, data_shape: tuple[int, ...]) -> tuple[str, ...]:
     value = attribute(stored.attrs_of, path, "axes")
     names = as_names(value)
-    if value is None or value == "":
+    if value in (None, "", []):
         if stored.shape == data_shape:
             return layout.file_axes
         if int(np.prod(stored.shape)) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import difflib
 import os
@@ -18,22 +19,34 @@ from data.atomic import write_hdf5
 from data.errors import DataFormatError
 from data.findings import Finding
 from data.hdf5 import FormatProblem, open_file
-from data.hdf5_write import write_array, write_scales
-from data.measurement import Measurement, NamedArray, Volume
+from data.hdf5_write import attach_scales, exact, storable, write_array, write_scales
+from data.head import has_offset
+from data.measurement import Measurement, NamedArray, Volume, broadcast_by_name
 from data.measurement_named import STEP_TYPES, calibration_steps
 from data.measurement_reader import inspect_measurement
 from data.provenance import write_provenance
-from data.schema import FORMAT_VERSION, MEASUREMENT, MODALITIES, ROOT_ATTRS, Attr, Entry, Modality
+from data.schema import (
+    FORMAT_VERSION,
+    MEASUREMENT,
+    MODALITIES,
+    ROOT_ATTRS,
+    SPEED_OF_LIGHT,
+    Attr,
+    Entry,
+    Modality,
+)
 
-_NUMPY = {"f8": "<f8", "f4": "<f4", "i4": "<i4", "u1": "u1", "c8": "<c8"}
+_FRAME = "right-handed, z into the scene"
 
 
 def write_measurement(path: str | os.PathLike[str], measurement: Measurement) -> None:
     """Write one measurement file, atomically; an old file of that name is replaced.
 
     `attrs` may fix `uuid` and `file_time`; with both fixed, the same measurement gives the same bytes.
-    Missing ones are made up, `creator` and `creator_version` too. Calibration that is already in the data
-    (`applied_calibration`) is recorded by name and its arrays are left out: no reader applies it twice.
+    Missing ones are made up, `creator` and `creator_version` too; a provenance without `date` gets the
+    `file_time`, a radar without `coordinates` or `propagation_speed` those of the format. Calibration that is
+    already in the data (`applied_calibration`) is recorded by name and its arrays are left out: no reader applies
+    it twice.
 
     The written file is checked like any other before it gets its name, except for the samples themselves:
     NaN, Inf and zero signal are found on reading.
@@ -45,6 +58,7 @@ def write_measurement(path: str | os.PathLike[str], measurement: Measurement) ->
     m = measurement
     try:
         modality = _check(m)
+        m = _completed(m)
         write_hdf5(path, lambda file: _fill(file, m, modality), lambda part: _check_written(part, path))
     except DataFormatError as e:
         if e.finding is not None:
@@ -73,6 +87,33 @@ def _check(m: Measurement) -> Modality:
             f"convert with .astype({allowed[0]!r})"
         )
     return MODALITIES[m.modality]
+
+
+def _completed(m: Measurement) -> Measurement:
+    """`m` with what the format requires and the caller may leave out."""
+    attrs = {**m.attrs, "file_time": m.attrs.get("file_time") or _now()}
+    provenance = m.provenance
+    if provenance and provenance.get("date") is None:
+        provenance = {**provenance, "date": attrs["file_time"]}
+    geometry, acquisition = dict(m.geometry), dict(m.acquisition)
+    if m.modality == "mimo_radar":
+        if acquisition.get("propagation_speed") is None:
+            acquisition["propagation_speed"] = SPEED_OF_LIGHT
+        if geometry.get("coordinates") is None:
+            geometry["coordinates"] = ["x", "y", "z"]
+        downrange = geometry.get("downrange_axis")
+        if not geometry.get("frame") and downrange == "z":
+            geometry["frame"] = _FRAME
+        elif not geometry.get("frame") and downrange is not None:
+            raise DataFormatError(
+                f"/geometry@frame: expected the coordinate frame in words for downrange_axis={downrange!r}, "
+                "got none; write for example 'right-handed, x into the scene'"
+            )
+    return dataclasses.replace(m, attrs=attrs, provenance=provenance, geometry=geometry, acquisition=acquisition)
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _check_written(part: Path, path: str | os.PathLike[str]) -> None:
@@ -104,13 +145,11 @@ def _fill(file: h5py.File, m: Measurement, modality: Modality) -> None:
         quantity=m.quantity,
         long_name=m.long_name,
     )
-    write_scales(group, data, m.axes, m.scales)
+    write_scales(group, data, m.axes, m.scales, index=[name for name, rule in modality.scales.items() if rule.index])
     if m.mask is not None:
-        write_array(group, "mask", np.asarray(m.mask, "u1"), axes=list(m.mask_axes or m.axes))
+        _write_named(group, "mask", np.asarray(m.mask, "u1"), m.mask_axes, m)
     if m.noise_std is not None:
-        noise = np.asarray(m.noise_std, "<f4")
-        axes = list(m.noise_std_axes) if noise.ndim else None
-        write_array(group, "noise_std", noise, units=m.units, axes=axes)
+        _write_named(group, "noise_std", np.asarray(m.noise_std, "<f4"), m.noise_std_axes, m, units=m.units)
     for name, values in (
         ("geometry", m.geometry),
         ("acquisition", m.acquisition),
@@ -134,6 +173,28 @@ def _fill(file: h5py.File, m: Measurement, modality: Modality) -> None:
         _link_for_fastmri(file, m)
 
 
+def _write_named(
+    group: h5py.Group, name: str, values: Any, axes: tuple[str, ...], m: Measurement, units: str | None = None
+) -> None:
+    """An array over axes of the data, in their order; `axes` () means all of them.
+
+    An axis along which the array only repeats (length 1, the data are longer) is left out: its scale would
+    not fit. Scales are attached beside the data only: xarray does not open a group with those of another.
+    Axes that do not fit at all are written as they are, and the check of the part tells.
+    """
+    axes = axes or m.axes
+    fits = len(axes) == values.ndim and len(set(axes)) == len(axes) and set(axes) <= set(m.axes)
+    if fits:
+        lengths = dict(zip(axes, values.shape, strict=True))
+        kept = tuple(a for a in m.axes if a in axes and (lengths[a] != 1 or m.n(a) == 1))
+        values = broadcast_by_name(values, axes, m.axes).reshape([lengths[a] for a in kept])
+        fits = all(lengths[a] == m.n(a) for a in kept)
+        axes = kept
+    dataset = write_array(group, name, values, units=units, axes=list(axes) if values.ndim else None)
+    if fits and group.name == "/measurement":
+        attach_scales(group, dataset, axes)
+
+
 def write_root(
     file: h5py.File,
     kind: str,
@@ -152,7 +213,7 @@ def write_root(
         "format": kind,
         "format_version": FORMAT_VERSION,
         "modality": modality,
-        "file_time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "file_time": _now(),
         "creator": "backcast",
         "creator_version": imaging.__version__,
         "uuid": str(uuid.uuid4()),
@@ -161,7 +222,12 @@ def write_root(
     }
     values.update({name: attrs[name] for name in known if attrs.get(name)})
     for name, value in values.items():
-        file.attrs[name] = value
+        file.attrs[name] = _attr_value(value, Attr(name), f"/@{name}")
+    if not has_offset(values["file_time"]):
+        raise DataFormatError(
+            f"/@file_time: expected ISO 8601 with offset, got {values['file_time']!r}; "
+            "write it as '2026-11-23T12:00:00+00:00'"
+        )
 
 
 def _unknown(where: str, name: str, known: Iterable[str]) -> DataFormatError:
@@ -182,15 +248,17 @@ def _write_table(
     entries = {entry.name: entry for entry in table.entries if entry.applies(axes)}
     own_attrs = {rule.name for entry in entries.values() for rule in entry.attrs}
     own_attrs |= {f"{entry.name}_units" for entry in entries.values() if len(entry.units) > 1}
-    for key, value in values.items():
-        if value is None:
-            continue
-        if key in group_attrs:
-            group.attrs[key] = _attr_value(value, group_attrs[key], f"/{name}@{key}")
-        elif key in entries:
-            _write_entry(group, entries[key], value, values)
-        elif key not in own_attrs:
+    given = {key: value for key, value in values.items() if value is not None}
+    for key in given:
+        if key not in {*group_attrs, *entries, *own_attrs}:
             raise _unknown(f"/{name}", key, {*group_attrs, *entries, *own_attrs})
+    # In the order of the table, not the caller's: the same content gives the same bytes.
+    for key, rule in group_attrs.items():
+        if key in given:
+            group.attrs[key] = _attr_value(given[key], rule, f"/{name}@{key}")
+    for key, entry in entries.items():
+        if key in given:
+            _write_entry(group, entry, given[key], given)
 
 
 def _write_entry(group: h5py.Group, entry: Entry, value: Any, siblings: Mapping[str, Any]) -> None:
@@ -198,7 +266,7 @@ def _write_entry(group: h5py.Group, entry: Entry, value: Any, siblings: Mapping[
     if entry.dtype == "str":
         if not isinstance(value, str):
             raise DataFormatError(f"{path}: expected text, got {type(value).__name__}; convert it with str()")
-        dataset = group.create_dataset(entry.name, data=value)
+        dataset = group.create_dataset(entry.name, data=storable(value, path))
     else:
         units = siblings.get(f"{entry.name}_units", entry.units[0]) if entry.units else None
         dataset = write_array(group, entry.name, exact(value, entry.dtype, path), units=units)
@@ -207,21 +275,9 @@ def _write_entry(group: h5py.Group, entry: Entry, value: Any, siblings: Mapping[
             dataset.attrs[rule.name] = _attr_value(siblings[rule.name], rule, f"{path}@{rule.name}")
 
 
-def exact(value: Any, dtype: str, path: str) -> Any:
-    """`value` in the dtype of the format; only precision may be lost, never a digit of an integer."""
-    array = np.asarray(value)
-    target = np.dtype(_NUMPY[dtype])
-    if array.dtype.kind not in "fciub" or (array.dtype.kind == "c" and target.kind != "c"):
-        raise DataFormatError(f"{path}: expected {target.name}, got {array.dtype}; convert it first")
-    converted = array.astype(target)
-    if target.kind in "iu" and not (converted == array).all():
-        raise DataFormatError(f"{path}: expected whole numbers that {target.name} holds, got others; round them first")
-    return converted
-
-
 def _attr_value(value: Any, rule: Attr, path: str) -> Any:
     if rule.kind == "strs":
-        return list(value)
+        return [storable(str(v), path) for v in value]
     if rule.kind == "bool":
         if not isinstance(value, (bool, np.bool_)):
             raise DataFormatError(f"{path}: expected True or False, got {value!r}; write a bool")
@@ -230,7 +286,7 @@ def _attr_value(value: Any, rule: Attr, path: str) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise DataFormatError(f"{path}: expected text, got {value!r}; write a str")
-    return value
+    return storable(value, path)
 
 
 # -- calibration ----------------------------------------------------------------------------------
@@ -248,13 +304,14 @@ def _write_calibration(file: h5py.File, m: Measurement, modality: Modality) -> N
     group = file.create_group("calibration")
     if applied:
         group.attrs["applied"] = list(m.applied_calibration)
-    for name, value in rest.items():
-        if name == "mean_over":
-            group.attrs["mean_over"] = value
-        elif name in steps:
-            _write_step(group, name, value, m, modality)
-        elif name not in tables:
+    for name in rest:
+        if name not in {*steps, *tables, "mean_over"}:
             raise _unknown("/calibration", name, {*steps, *tables, "mean_over"})
+    if "mean_over" in rest:
+        group.attrs["mean_over"] = storable(str(rest["mean_over"]), "/calibration@mean_over")
+    for name in steps:
+        if name in rest:
+            _write_step(group, name, rest[name], m, modality)
     _write_table(file, "calibration", {k: v for k, v in rest.items() if k in tables}, modality, m.axes)
 
 
@@ -265,13 +322,13 @@ def _write_step(group: h5py.Group, name: str, value: Any, m: Measurement, modali
         array, axes = exact(value.values, dtype, path), value.axes
     else:
         array = exact(value, dtype, path)
-        axes = m.axes if array.ndim else ()
+        axes = m.axes
         if array.ndim and array.shape != m.data.shape:
             raise DataFormatError(
                 f"{path}: expected shape {m.data.shape} as the data, or a NamedArray with axes, "
                 f"got {array.shape}; name its axes"
             )
-    write_array(group, name, array, units=units or m.units, axes=list(axes) if array.ndim else None)
+    _write_named(group, name, array, axes, m, units=units or m.units)
 
 
 # -- truth and links ------------------------------------------------------------------------------
@@ -281,9 +338,13 @@ def _write_truth(group: h5py.Group, m: Measurement) -> None:
     if m.ground_truth is not None:
         group.attrs.update({"NX_class": "NXdata", "signal": "volume", "axes": list(m.ground_truth.axes)})
         write_volume(group, "volume", m.ground_truth, axes=list(m.ground_truth.axes))
-    for name, value in m.extra_truth.items():
+    for name in m.extra_truth:
         if name not in ("coefficients", "channel"):
             raise _unknown("/ground_truth", name, ("coefficients", "channel"))
+    for name in ("channel", "coefficients"):
+        if name not in m.extra_truth:
+            continue
+        value = m.extra_truth[name]
         write_array(group, name, exact(value.values, "c8", f"/ground_truth/{name}"), units="1", axes=list(value.axes))
 
 

@@ -11,6 +11,7 @@ import h5py
 
 from data.errors import DataFormatError
 from data.hdf5 import attribute, attribute_names, find_group, names_in
+from data.hdf5_write import storable
 from data.inspector import Inspector
 from data.schema import PROVENANCE_UNITS
 from data.units import to_si
@@ -53,7 +54,7 @@ def write_provenance(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write `values` as scalar datasets: text, numbers, and JSON for lists and tables.
 
     Raises:
-        DataFormatError: a value that is none of these.
+        DataFormatError: a value that is none of these, or text with a null character.
     """
     group.attrs["NX_class"] = "NXprocess"
     for name in sorted(values):
@@ -62,6 +63,8 @@ def write_provenance(group: h5py.Group, values: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, (Mapping, list, tuple)):
             value = json.dumps(value, sort_keys=True)
+        if isinstance(value, str):
+            value = storable(value, f"/provenance/{name}")
         if not isinstance(value, (str, bool, int, float)):
             raise DataFormatError(
                 f"/provenance/{name}: expected text, a number, or a table of these, "

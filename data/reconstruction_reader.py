@@ -24,7 +24,7 @@ from data.schema import (
     Attr,
 )
 from data.stored import Stored
-from data.units import si_unit
+from data.units import UnitError, si_unit, to_si
 from data.values import cast, check_finite, check_kind, match_shape
 from data.volume_io import read_volume, volume_layout
 
@@ -148,10 +148,19 @@ def _read_volume(inspector: Inspector, parts: ReconstructionParts) -> None:
                     found=str(uncertainty.shape),
                     fix="write one value per voxel",
                 )
-            if inspector.deep:
-                raw = parts.layout.arrange(uncertainty.load())
-                parts.uncertainty = cast(raw, "f4", "/volume/uncertainty")
+            wanted = _si_of(parts.units)
+            units = inspector.units(uncertainty, (wanted,))
+            if inspector.deep and units is not None:
+                values = cast(parts.layout.arrange(uncertainty.load()), "f4", "/volume/uncertainty")
+                parts.uncertainty = to_si(values, units, wanted=wanted)[0]
     inspector.unknown_names("/volume", {"data", "uncertainty", *parts.layout.axes})
+
+
+def _si_of(units: str) -> str:
+    try:
+        return si_unit(units)
+    except UnitError:  # reported with the volume
+        return "1"
 
 
 def _check_samples(inspector: Inspector, data: Array, axes: tuple[str, ...], status: object) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from data.atomic import write_hdf5
 from data.errors import DataFormatError
 from data.hdf5 import FormatProblem, open_file
-from data.hdf5_write import write_array
-from data.measurement_writer import exact, raise_first, write_root, write_volume
+from data.hdf5_write import attach_scales, exact, write_array
+from data.measurement_writer import raise_first, write_root, write_volume
 from data.provenance import write_provenance
 from data.reconstruction import STATUSES, STOP_REASONS, Convergence, Metric, Reconstruction
 from data.reconstruction_reader import inspect_reconstruction
@@ -60,7 +60,7 @@ def _fill(file: h5py.File, r: Reconstruction) -> None:
     file.attrs["status"] = r.status
     group = file.create_group("volume")
     group.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": list(r.volume.axes)})
-    data = write_volume(group, "data", r.volume)
+    write_volume(group, "data", r.volume)
     if r.uncertainty is not None:
         if r.uncertainty.shape != r.volume.data.shape:
             raise DataFormatError(
@@ -70,9 +70,7 @@ def _fill(file: h5py.File, r: Reconstruction) -> None:
         values = exact(r.uncertainty, "f4", "/volume/uncertainty")
         frames = r.volume.axes[0] == "frame"
         written = write_array(group, "uncertainty", values, units=r.volume.units, frames=frames, compressed=True)
-        for i, name in enumerate(r.volume.axes):
-            written.dims[i].attach_scale(group[name])
-            written.dims[i].label = data.dims[i].label
+        attach_scales(group, written, r.volume.axes)
     if r.convergence is not None:
         _write_convergence(file.create_group("convergence"), r.convergence)
     if r.metrics:
@@ -104,24 +102,24 @@ def _write_convergence(group: h5py.Group, convergence: Convergence) -> None:
         )
     n = next(iter(lengths.values()), 0)
     iteration = exact(columns.pop("iteration", np.arange(1, n + 1)), "i4", "/convergence/iteration")
-    signal = "primal_residual" if "primal_residual" in columns else next(iter(columns), "iteration")
+    for name in CONVERGENCE_UNITS:
+        if name not in ("psnr", "nmse"):  # these only with a truth; of the others a method may have none
+            columns.setdefault(name, np.full(n, np.nan))
     group.attrs["NX_class"] = "NXdata"
-    group.attrs["signal"] = signal
-    others = [name for name in CONVERGENCE_UNITS if name in columns and name != signal]
-    if others:
-        group.attrs["auxiliary_signals"] = others
+    group.attrs["signal"] = "primal_residual"
+    group.attrs["auxiliary_signals"] = [
+        name for name in CONVERGENCE_UNITS if name in columns and name != "primal_residual"
+    ]
     group.attrs["axes"] = ["iteration"]
     group.attrs["stop_reason"] = convergence.stop_reason
     group.attrs["converged"] = bool(convergence.converged)
     group.attrs["n_iterations"] = int(convergence.n_iterations)
-    scale = write_array(group, "iteration", iteration, units="1")
-    scale.make_scale("iteration")
+    write_array(group, "iteration", iteration, units="1").make_scale("iteration")
     for name in CONVERGENCE_UNITS:
         if name in columns:
             values = exact(columns[name], "f8", f"/convergence/{name}")
             written = write_array(group, name, values, units=CONVERGENCE_UNITS[name][0])
-            written.dims[0].attach_scale(scale)
-            written.dims[0].label = "iteration"
+            attach_scales(group, written, ("iteration",))
 
 
 def _write_metric(group: h5py.Group, name: str, metric: Metric) -> None:

@@ -216,7 +216,7 @@ TOMOGRAPHY = Modality(
                     ),
                 ),
                 Entry("time", "f8", (("projection",),), ("s",)),
-                Entry("frame_index", "i4", (("projection",),)),
+                Entry("frame_index", "i4", (("projection",),), ("1",)),
                 Entry("image_key", "u1", (("projection",),)),
             ),
         ),

@@ -161,11 +161,25 @@ def find_dataset(file: h5py.File, path: str) -> Stored | None:
     return Stored(path + "_real", one.shape, "complex", "pair", (real, imag))
 
 
+def _is_native_complex(dataset: h5py.Dataset) -> bool:
+    with contextlib.suppress(*DAMAGE):
+        return bool(dataset.id.get_type().get_class() == getattr(h5py.h5t, "COMPLEX", None))  # HDF5 2.0
+    return False
+
+
 def _describe(dataset: h5py.Dataset, path: str) -> Stored:
     try:
         shape, dtype = dataset.shape, dataset.dtype
         is_string = h5py.check_string_dtype(dtype) is not None
     except (*DAMAGE, UnicodeError) as e:
+        if _is_native_complex(dataset):
+            raise problem(
+                "BC206",
+                path,
+                expected="complex numbers of single or double precision",
+                found=f"native complex numbers of another precision ({short(e)})",
+                fix="write complex64",
+            ) from e
         raise damaged(path, e) from e
     if shape is None:
         raise problem(
@@ -189,7 +203,7 @@ def _describe(dataset: h5py.Dataset, path: str) -> Stored:
             )
         return Stored(path, shape, "complex", "compound", (dataset,))
     layout = attribute(dataset, path, "complex_layout")
-    if layout is not None:
+    if layout not in (None, "", []):
         if layout != "interleaved" or not shape or shape[-1] != 2 or dtype.kind not in "fiu":
             raise problem(
                 "BC206",

@@ -49,6 +49,8 @@ def match_shape(stored: Stored, shapes: tuple[Shape, ...], sizes: dict[str, int]
             return ()
         if len(wanted) == 1 and math.prod(shape) == max(shape, default=0):
             shape = (math.prod(shape),)  # MATLAB's (n, 1) and (1, n)
+        if len(wanted) == 2 and shape == wanted[1:]:
+            shape = (1, *shape)  # one antenna, written as a vector
         bound = _bind(shape, wanted, sizes)
         if bound is not None:
             sizes.update(bound)

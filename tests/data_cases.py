@@ -14,6 +14,7 @@ FIXED = {
     "creator": "tests",
     "creator_version": "1",
 }
+COLUMNS = ("objective", "data_fidelity", "dual_residual", "relative_change", "sigma", "step_size")
 FRAME = {"frame": "right-handed, z into the scene", "coordinates": ("x", "y", "z")}
 
 
@@ -87,7 +88,13 @@ def radar(frames: int = 1, *, channel: bool = False, moving: bool = False, **cha
         "noise_std": 0.125,
         "grid": GridSpec((0.35, -0.15, -0.15), (0.15, 0.1, 0.075), (3, 4, 5)),
         "ground_truth": volume(),
-        "provenance": {"program": "tests", "config": '{"a": 1}', "seed": 7, "wall_time": 1.5},
+        "provenance": {
+            "program": "tests",
+            "date": FIXED["file_time"],
+            "config": '{"a": 1}',
+            "seed": 7,
+            "wall_time": 1.5,
+        },
         "attrs": {**FIXED, "title": "a scan", "license": "CC0"},
     }
     return Measurement(**{**values, **changes})
@@ -235,6 +242,7 @@ def reconstruction(frames: int = 0, **changes: Any) -> Reconstruction:
         "uncertainty": np.abs(image.data),
         "convergence": Convergence(
             columns={
+                **{name: np.full(n, np.nan) for name in COLUMNS},
                 "iteration": np.arange(1, n + 1, dtype=np.int32),
                 "primal_residual": np.array([1.0, 0.5, 0.2, 0.1]),
                 "rho": np.full(n, np.nan),

@@ -112,6 +112,12 @@ def test_truncated(path, part):
     refused(path, "BC106", "/", "truncated")
 
 
+def test_truncated_inside_a_text_heap(path):
+    heap = path.read_bytes().index(b"GCOL")
+    os.truncate(path, heap + 1000)
+    refused(path, "BC106", "/", "truncated")
+
+
 def test_truncated_inside_the_signature(path):
     os.truncate(path, 4)
     refused(path, "BC106", "/", "truncated")
@@ -824,3 +830,67 @@ def test_no_summary_of_an_unknown_version(path):
     edit(path, lambda f: f.attrs.modify("format_version", "2.0"))
     with pytest.raises(data.DataFormatError, match="expected version 1.x, found '2.0'"):
         data.summarise(path)
+
+
+@pytest.mark.skipif(not hasattr(h5py.h5t, "COMPLEX_IEEE_F16LE"), reason="this h5py has no native complex type")
+def test_native_complex_of_half_precision(path):
+    def change(f):
+        shape = f["measurement/data"].shape
+        del f["measurement/data"]
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(f["measurement"].id, b"data", h5py.h5t.COMPLEX_IEEE_F16LE, space)
+
+    edit(path, change)
+    refused(path, "BC206", "/measurement/data", "write complex64")
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: tomography(quantity="counts"), ["/calibration/flat", "/calibration/dark"]),
+        (mri, ["/calibration/coil_sensitivities", "/calibration/noise_covariance"]),
+        (irs, ["/dictionary/factor_1", "/dictionary/factor_2", "/dictionary/factor_3"]),
+        (
+            lambda: radar(calibration={"gain": data.NamedArray(values=crandn(4), axes=("rx",))}),
+            ["/calibration/gain"],
+        ),
+    ],
+)
+def test_number_without_dimension_may_lack_units(tmp_path, make, names):
+    data.write_measurement(tmp_path / "m.h5", make())
+    good = data.read_measurement(tmp_path / "m.h5")
+
+    def change(f):
+        for name in names:
+            del f[name].attrs["units"]
+
+    edit(tmp_path / "m.h5", change)
+    found = data.validate(tmp_path / "m.h5", deep=True)
+    assert [(f.code, f.path) for f in found] == [("BC903", f"{name}@units") for name in names]
+    assert all("taken as '1'" in f.found for f in found)
+    assert np.array_equal(data.read_measurement(tmp_path / "m.h5").data, good.data)
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-23", "2026-11-23T12:00:00"])
+def test_file_time_without_offset(path, time):
+    edit(path, lambda f: f.attrs.__setitem__("file_time", time))
+    warned(path, "BC905", "/@file_time")
+
+
+def test_uncertainty_is_in_the_units_of_the_volume(tmp_path):
+    path = tmp_path / "r.h5"
+    r = reconstruction()
+    data.write_reconstruction(path, r)
+
+    def change(f):
+        f["volume/data"].attrs["units"] = "1/cm"
+        f["volume/uncertainty"].attrs["units"] = "1/mm"
+
+    edit(path, change)
+    read = data.read_reconstruction(path)
+    np.testing.assert_allclose(read.volume.data, 100 * r.volume.data, rtol=1e-6)
+    np.testing.assert_allclose(read.uncertainty, 1000 * r.uncertainty, rtol=1e-6)
+    edit(path, lambda f: f["volume/uncertainty"].attrs.__setitem__("units", "V"))
+    refused(path, "BC403", "/volume/uncertainty@units", read=data.read_reconstruction)
+    edit(path, lambda f: f["volume/uncertainty"].attrs.__delitem__("units"))
+    refused(path, "BC401", "/volume/uncertainty@units", read=data.read_reconstruction)

@@ -189,3 +189,31 @@ def test_frequency_dependent_gain_needs_its_axes(tmp_path):
         f["calibration/gain"].attrs["units"] = "1"
     with pytest.raises(data.DataFormatError, match="/calibration/gain@axes"):
         data.read_measurement(tmp_path / "m.h5")
+
+
+def test_mean_over_counts_measured_samples_only(tmp_path):
+    y = np.broadcast_to(np.arange(1, 6, dtype=np.complex64), (2, 3, 4, 5)).copy()
+    y[:, 0] = 0  # never measured
+    y[1] *= 2
+    y[1, 2, 3, 4] = 100
+    mask = np.ones((2, 3, 4, 5), np.uint8)
+    mask[:, 0] = 0
+    mask[1, :, 0] = 0  # no transmitter at all
+    m = radar(2, data=y, mask=mask, mask_axes=("frame", "tx", "rx", "frequency"), calibration={"mean_over": "tx"})
+    read = written(tmp_path, m).data
+    np.testing.assert_allclose(read[0, 1:], 0, atol=1e-6)
+    np.testing.assert_array_equal(read[1, :, 0], y[1, :, 0])
+    np.testing.assert_allclose(read[1, 1:, 3, 4], [-45, 45])
+
+
+@pytest.mark.parametrize("in_key", ["flat", "dark"])
+def test_one_field_in_image_key_and_the_other_in_calibration(tmp_path, in_key):
+    m = tomography(quantity="counts")
+    counts = np.stack([np.full((2, 7), v, np.uint16) for v in (1100 if in_key == "flat" else 100, *[600] * 5)])
+    key = np.array([1 if in_key == "flat" else 2, 0, 0, 0, 0, 0], np.uint8)
+    fields = {"flat": np.full((1, 2, 7), 1100, np.float32), "dark": np.full((1, 2, 7), 100, np.float32)}
+    del fields[in_key]
+    changes = {"data": counts, "calibration": fields, "acquisition": {**m.acquisition, "image_key": key}}
+    read = written(tmp_path, tomography(quantity="counts", **changes))
+    np.testing.assert_allclose(read.data, 0.5)
+    assert read.data.shape == (5, 2, 7)

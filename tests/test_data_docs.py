@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 from data_cases import differences, reconstruction
 
 import data
@@ -46,9 +47,10 @@ def run_matlab(code, folder, variables):
     with h5py.File(folder / "scan.h5", "w") as f:
         for line in code.splitlines():
             line = line.split("%")[0].strip()
-            if m := re.match(r"put\('([^']+)', (.+), '([^']+)'\);", line):
+            if m := re.match(r"put\('([^']+)', (.+?), '([^']+)'(?:, (.+))?\);", line):
                 values = np.asarray(variables[m[2]], float)
-                f[m[1]] = values if values.ndim == 1 else values.T
+                size = variables[m[4]] if m[4] else (values.size,)
+                f[m[1]] = values.ravel(order="F").reshape(size, order="F").T
                 f[m[1]].attrs["units"] = np.bytes_(m[3])
             elif m := re.match(r"h5writeatt\(f, '([^']+)', '([^']+)', '([^']+)'\);", line):
                 f[m[1]].attrs[m[2]] = np.bytes_(m[3])
@@ -59,18 +61,22 @@ def run_matlab(code, folder, variables):
             elif line.startswith("function"):
                 break
             else:
-                assert line in ("", "f = 'scan.h5';"), line
+                assert line in ("", "f = 'scan.h5';", "n = [size(y,1) size(y,2) size(y,3)];"), line
 
 
-def test_the_matlab_writer_of_the_page(tmp_path):
+@pytest.mark.parametrize("n_tx", [3, 1])
+def test_the_matlab_writer_of_the_page(n_tx, tmp_path):
     rng = np.random.default_rng(0)
-    y = (rng.standard_normal((3, 4, 5)) + 1j * rng.standard_normal((3, 4, 5))).astype("c8")  # Ntx x Nrx x Nfreq
-    tx, rx = rng.standard_normal((3, 3)), rng.standard_normal((4, 3))
+    y = (rng.standard_normal((n_tx, 4, 5)) + 1j * rng.standard_normal((n_tx, 4, 5))).astype("c8")  # Ntx x Nrx x Nfreq
+    tx, rx = rng.standard_normal((n_tx, 3)), rng.standard_normal((4, 3))
     freqs = np.linspace(4e9, 16e9, 5)
     variables = {
         "real(y)": y.real,
         "imag(y)": y.imag,
-        "0:size(y,1)-1": np.arange(3),
+        "0:size(y,1)-1": np.arange(n_tx),
+        "n": y.shape,
+        "[3 size(y,1)]": (3, n_tx),
+        "[3 size(y,2)]": (3, 4),
         "0:size(y,2)-1": np.arange(4),
         "freqs / 1e9": freqs / 1e9,
         "tx.'": tx.T,

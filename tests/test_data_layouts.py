@@ -239,3 +239,48 @@ def test_broadcast_refuses_strangers():
     m = radar()
     with pytest.raises(ValueError, match="coil"):
         m.broadcast(np.ones(3), ("coil",))
+
+
+def test_one_antenna_as_a_vector(tmp_path):
+    m = radar(channel=True)
+    geometry = {**m.geometry, "tx_positions": np.array([[0.1, 0.2, 0.0]]), "channel_tx": np.zeros(6, np.int32)}
+    data.write_measurement(tmp_path / "m.h5", radar(channel=True, geometry=geometry))
+    with h5py.File(tmp_path / "m.h5", "r+") as f:
+        del f["geometry/tx_positions"]
+        f["geometry/tx_positions"] = [0.1, 0.2, 0.0]
+        f["geometry/tx_positions"].attrs["units"] = "m"
+    read = data.read_measurement(tmp_path / "m.h5")
+    assert differences(read.geometry["tx_positions"], geometry["tx_positions"]) == []
+
+
+def test_three_antennas_are_no_vector(path):
+    with h5py.File(path, "r+") as f:
+        del f["geometry/tx_positions"]
+        f["geometry/tx_positions"] = [0.1, 0.2, 0.0]
+        f["geometry/tx_positions"].attrs["units"] = "m"
+    with pytest.raises(data.DataFormatError, match=r"/geometry/tx_positions: expected shape \(tx=3, 3\)"):
+        data.read_measurement(path)
+
+
+def test_attributes_without_a_value(path):
+    """MATLAB's empty text is a null dataspace, Python's [] an array of no elements."""
+    with h5py.File(path, "r+") as f:
+        f.attrs["title"] = h5py.Empty("S1")
+        f["measurement/data"].attrs["long_name"] = h5py.Empty("S1")
+        f["measurement/noise_std"].attrs["axes"] = []
+        f["calibration/range_offset"] = 0.0
+        f["calibration/range_offset"].attrs.update({"units": "m", "axes": h5py.Empty("S1")})
+        f["calibration"].attrs["applied"] = []
+        f["calibration"].attrs["mean_over"] = h5py.Empty("S1")
+    assert data.validate(path, deep=True) == []
+    m = data.read_measurement(path)
+    assert (m.noise_std, m.long_name, m.applied_calibration) == (0.125, "", ("range_offset",))
+    assert "title" not in m.attrs
+
+
+@pytest.mark.parametrize("empty", [h5py.Empty("S1"), []])
+def test_empty_attribute_counts_as_missing(path, empty):
+    with h5py.File(path, "r+") as f:
+        f["measurement/frequency"].attrs["units"] = empty
+        f["acquisition"].attrs["waveform"] = empty
+    assert {f.code for f in data.validate(path)} == {"BC401", "BC202"}

@@ -8,11 +8,13 @@ import textwrap
 import h5py
 import numpy as np
 import pytest
-from data_cases import radar, reconstruction, tomography, volume
+from data_cases import COLUMNS, FIXED, radar, reconstruction, tomography, volume
 
 import data
-from data.atomic import write_hdf5
+from data import atomic
+from data.atomic import remove_part, write_hdf5
 from data.hdf5_write import chunk_shape
+from data.simulate import MimoRadarSimulation, mimo_radar
 
 
 def no_trace(folder):
@@ -138,6 +140,52 @@ def test_second_writer_is_told(tmp_path):
         assert f["x"][()] == 1
 
 
+def test_second_writer_is_told_while_the_part_is_checked(tmp_path):
+    def check(part):
+        with pytest.raises(data.DataWriteError, match="another process at work"):
+            write_hdf5(tmp_path / "m.h5", lambda file: None)
+        with h5py.File(part) as f:  # a reader may look
+            assert f["x"][()] == 1
+
+    write_hdf5(tmp_path / "m.h5", lambda file: file.create_dataset("x", data=1), check)
+    with h5py.File(tmp_path / "m.h5") as f:
+        assert f["x"][()] == 1
+
+
+def test_cleaning_up_leaves_the_part_that_is_checked(tmp_path):
+    write_hdf5(
+        tmp_path / "m.h5",
+        lambda file: file.create_dataset("x", data=1),
+        lambda part: remove_part(tmp_path / "m.h5"),
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["m.h5"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be renamed there")
+@pytest.mark.parametrize("second", ["writer", "clean-up"])
+def test_file_renamed_between_open_and_lock_stays_whole(second, tmp_path, monkeypatch):
+    part, target = tmp_path / ".m.h5.part", tmp_path / "m.h5"
+    part.write_bytes(b"finished")
+    lock, third = atomic._lock, []
+
+    def late(handle, path):
+        if not target.exists():
+            os.replace(part, target)  # the first writer ends here
+            if second == "clean-up":
+                third.append(atomic._Sink(part))  # and another one begins
+        lock(handle, path)
+
+    monkeypatch.setattr(atomic, "_lock", late)
+    if second == "writer":
+        atomic._Sink(part).close()
+    else:
+        remove_part(target)
+    assert target.read_bytes() == b"finished"
+    assert part.exists()
+    for sink in third:
+        sink.close()
+
+
 def test_library_version_is_the_default(tmp_path):
     data.write_measurement(tmp_path / "m.h5", radar())
     assert (tmp_path / "m.h5").read_bytes()[8] == 0  # superblock version 0: HDF5 1.8 reads it
@@ -161,6 +209,14 @@ def test_library_version_is_the_default(tmp_path):
         ({"calibration": {"offset": 1}}, "/calibration: expected names of"),
         ({"attrs": {"author": "me"}}, "attrs: expected names of"),
         ({"provenance": {"seed": object()}}, "/provenance/seed: expected text"),
+        ({"provenance": {"input_file": "a\x00b"}}, "/provenance/input_file: expected text without null characters"),
+        ({"attrs": {"title": "a\x00b"}}, "/@title: expected text without null characters"),
+        ({"attrs": {"title": 3}}, "/@title: expected text, got 3"),
+        ({"attrs": {"file_time": "yesterday"}}, "/@file_time: expected ISO 8601 with offset, got 'yesterday'"),
+        ({"attrs": {"file_time": "2026-11-23T12:00:00"}}, "/@file_time: expected ISO 8601 with offset"),
+        ({"mask": np.ones((0,), "u1"), "mask_axes": ("rx",)}, "/measurement/mask: expected length 4 or 1 along rx"),
+        ({"calibration": {"mean_over": "t\x00x"}}, "/calibration@mean_over: expected text without null characters"),
+        ({"geometry": {"downrange_axis": "x"}}, "/geometry@frame: expected the coordinate frame in words"),
         ({"acquisition": {"calibrated": "yes"}}, "/acquisition@calibrated: expected True or False"),
         ({"acquisition": {"waveform": 3}}, "/acquisition@waveform: expected text"),
         ({"mask": np.ones(3, "u1"), "mask_axes": ("rx",)}, "/measurement/mask"),
@@ -231,3 +287,66 @@ def test_raw_counts_stay_integers(tmp_path):
     data.write_measurement(tmp_path / "m.h5", tomography(quantity="counts"))
     with h5py.File(tmp_path / "m.h5") as f:
         assert f["measurement/data"].dtype == np.uint16
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    name = os.fsdecode(b"scans/b\xff.h5")
+    m = radar(provenance={"input_file": name, "config": {"title": name}}, attrs={"title": name})
+    data.write_measurement(tmp_path / "m.h5", m)
+    read = data.read_measurement(tmp_path / "m.h5")
+    assert read.provenance["input_file"] == read.attrs["title"] == "scans/b\\udcff.h5"
+
+
+# -- what is filled in ----------------------------------------------------------------------------
+
+
+def test_radar_geometry_gets_its_words(tmp_path):
+    m = radar()
+    geometry = {name: value for name, value in m.geometry.items() if name not in ("frame", "coordinates")}
+    data.write_measurement(tmp_path / "m.h5", radar(geometry=geometry))
+    assert data.validate(tmp_path / "m.h5") == []
+    read = data.read_measurement(tmp_path / "m.h5").geometry
+    assert (read["frame"], read["coordinates"]) == ("right-handed, z into the scene", ("x", "y", "z"))
+
+
+def test_provenance_gets_a_date(tmp_path):
+    data.write_measurement(tmp_path / "m.h5", radar(provenance={"program": "p"}))
+    assert data.read_measurement(tmp_path / "m.h5").provenance["date"] == FIXED["file_time"]
+
+
+def test_simulated_file_has_date_and_sequence_index(tmp_path):
+    m = radar()
+    simulated = mimo_radar(MimoRadarSimulation())
+    assert simulated.provenance["sequence_index"] == 1
+    data.write_measurement(tmp_path / "m.h5", radar(provenance=simulated.provenance))
+    with h5py.File(tmp_path / "m.h5") as f:
+        assert f["provenance/date"].asstr()[()] == m.attrs["file_time"]
+        assert f["provenance/sequence_index"][()] == 1
+
+
+def test_noise_without_axes_has_those_of_the_data(tmp_path):
+    noise = np.full((1, 3, 4, 5), 0.5, np.float32)
+    data.write_measurement(tmp_path / "m.h5", radar(noise_std=noise))
+    read = data.read_measurement(tmp_path / "m.h5")
+    assert (read.noise_std_axes, read.noise_std.shape) == (read.axes, noise.shape)
+
+
+def test_convergence_has_every_standard_column(tmp_path):
+    log = data.Convergence(
+        columns={"objective": np.arange(3.0)}, stop_reason="tolerance", converged=True, n_iterations=3
+    )
+    data.write_reconstruction(tmp_path / "r.h5", reconstruction(convergence=log))
+    with h5py.File(tmp_path / "r.h5") as f:
+        group = f["convergence"]
+        assert group.attrs["signal"] == "primal_residual"
+        assert set(group) == {*COLUMNS, "iteration", "primal_residual", "rho", "elapsed"}
+        assert np.isnan(group["primal_residual"][()]).all()
+        np.testing.assert_array_equal(group["objective"], [0, 1, 2])
+
+
+def test_frame_index_has_units(tmp_path):
+    data.write_measurement(tmp_path / "m.h5", tomography())
+    with h5py.File(tmp_path / "m.h5", "r+") as f:
+        assert f["acquisition/frame_index"].attrs["units"] == "1"
+        del f["acquisition/frame_index"].attrs["units"]
+    assert len(data.read_measurement(tmp_path / "m.h5").acquisition["frame_index"]) == 6

@@ -167,6 +167,7 @@ def _measurement(
         provenance={
             "program": "backcast simulate mimo_radar",
             "version": __version__,
+            "sequence_index": 1,
             "config": text,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "seed": config.seed,
