@@ -74,12 +74,7 @@ class SolverTable:
 class TvSolverTable(SolverTable):
     """[solver] of tv: TV of a magnitude works by stopping early; see [tv] l1_weight."""
 
-    alpha: float = Field(
-        default=8e-2,
-        gt=0,
-        description="prior strength per iteration, relative to the image's running peak",
-    )
-    max_iter: int = Field(default=40, ge=1, description="iterations at most; about 5 without the l1 term")
+    max_iter: int = Field(default=50, ge=1, description="iterations at most; about 5 without the l1 term")
     tol: float = Field(default=4e-3, ge=0, description="stop when the image's relative change falls below")
 
 
