@@ -47,12 +47,12 @@ def apply_calibration(m: Measurement) -> Measurement:
         return m
     if not np.isfinite(data).all():
         raise DataFormatError(
-            f"calibration: expected finite samples after {', '.join(applied)}, found NaN or Inf; "
+            f"/calibration/{applied[-1]}: expected finite samples after {', '.join(applied)}, found NaN or Inf; "
             "check the values in /calibration"
         )
     if not data.any():
         raise DataFormatError(
-            f"calibration: expected a signal after {', '.join(applied)}, found only zeros; "
+            f"/calibration/{applied[-1]}: expected a signal after {', '.join(applied)}, found only zeros; "
             "check /calibration (the mean over an axis of length 1 is the data themselves)"
         )
     noise, noise_axes = _scaled_noise(m) if "gain" in applied else (m.noise_std, m.noise_std_axes)

@@ -137,7 +137,7 @@ def _why_not_opened(path: Path, e: Exception) -> FormatProblem:
             "/",
             expected="an HDF5 file",
             found=f"something else, beginning with {start!r}",
-            fix="convert it with `backcast convert`, or name another file",
+            fix="write a measurement file (docs/formats.md shows a writer), or name another file",
         )
     return problem(
         "BC107",
@@ -213,7 +213,7 @@ def _leaves_file(path: str, found: str) -> FormatProblem:
         path,
         expected="everything inside this one file",
         found=found,
-        fix="copy the samples into the file, or allow links if you trust where it came from",
+        fix="copy the samples into the file, or read it in Python with allow_links=True if you trust it",
     )
 
 

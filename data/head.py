@@ -41,7 +41,7 @@ def format_of(inspector: Inspector) -> str:
             "/@format",
             expected=f"{MEASUREMENT!r} or {RECONSTRUCTION!r}",
             found="no such attribute" if value is None else repr(value),
-            fix="write the root attributes of docs/formats.md, or use `backcast convert` on a foreign file",
+            fix="write the root attributes of docs/formats.md; a foreign file needs a converter of its own",
         )
     return value
 

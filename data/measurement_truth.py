@@ -54,7 +54,18 @@ def read_ground_truth(inspector: Inspector, parts: MeasurementParts) -> None:
             layout = volume_layout(inspector, value, "/ground_truth/volume@axes", len(stored.shape))
             if layout is not None:
                 parts.ground_truth_shape = layout.shape(stored.shape)
-                parts.ground_truth = read_volume(inspector, stored, layout, "/ground_truth")
+                truth = read_volume(inspector, stored, layout, "/ground_truth")
+                if truth is not None:
+                    check_finite(truth.data, "/ground_truth/volume", layout.axes)
+                    if not truth.data.any():
+                        inspector.warning(
+                            "BC905",
+                            "/ground_truth/volume",
+                            expected="a truth other than zero",
+                            found="only zeros",
+                            fix="leave it out where there is none; figures of quality are not made of it",
+                        )
+                parts.ground_truth = truth
         for name in ("coefficients", "channel"):
             _read_extra_truth(inspector, parts, name)
 

@@ -147,7 +147,7 @@ def run(planned: Planned, options: Options, progress: Progress) -> int:
     Raises:
         KeyboardInterrupt: after the summary was written and half-written files were removed.
     """
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     for job in planned.jobs:
         remove_part(job.target)
     _write_config(planned, options)
@@ -166,6 +166,8 @@ def run(planned: Planned, options: Options, progress: Progress) -> int:
                 for index, outcome in outcomes:
                     entry = planned.entries[todo[index]]
                     _record(entry, outcome)
+                    if entry.status == "failed":
+                        remove_part(jobs[index].target)  # of a worker that died
                     progress.finished(index, entry)
                     interrupted()
                     if options.fail_fast and entry.status == "failed":
@@ -240,6 +242,20 @@ def counted(entries: Sequence[Entry]) -> str:
 
 def _has_methods(modality: str | None) -> bool:
     return any(modality in m.modalities for m in METHODS)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {folder}: expected a folder that can be made, found: {error.strerror}; choose another"
+        ) from error
 
 
 def _check_output(options: Options) -> None:

@@ -128,8 +128,11 @@ def info(
     from pipelines.files import info_text
 
     text, failures = info_text(files, as_json=as_json)
-    typer.echo(text)
-    _end(failures, len(files))
+    if text:
+        typer.echo(text)
+    for failure in failures:
+        _say(f"backcast: {failure}")
+    _end(len(failures), len(files))
 
 
 @app.command()
@@ -153,7 +156,7 @@ def validate(
 @app.command()
 def reconstruct(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUTS", help="Files, folders, 'quoted globs', @list.txt.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the results.")],
     method: MethodName = None,
     config: ConfigFiles = None,
     assign: Assignments = None,
@@ -181,8 +184,10 @@ def reconstruct(
 
     Exit status: 0 all done, 1 none done or an error, 2 wrong usage, 3 some not done, 130 interrupted.
     """
-    from pipelines.config import parse_bytes
+    from pipelines.config import ConfigError, parse_bytes
 
+    if not output:
+        raise ConfigError("--output: expected a folder, found an empty text; write . for the current folder")
     memory = None if max_memory is None else parse_bytes(max_memory)
     assignments = list(assign or [])
     if precision is not None:
@@ -194,7 +199,7 @@ def reconstruct(
 
     options = batch.Options(
         inputs=tuple(inputs),
-        output=output,
+        output=Path(output),
         method=method,
         config_files=tuple(config or ()),
         assignments=tuple(assignments),
@@ -223,7 +228,7 @@ def reconstruct(
     for entry in planned.entries:
         if entry.status in ("done", "skipped"):
             typer.echo(entry.result)
-    _say(f"{batch.counted(planned.entries)}; summary in {output / batch.SUMMARY_CSV}")
+    _say(f"{batch.counted(planned.entries)}; summary in {options.output / batch.SUMMARY_CSV}")
     if status:
         raise typer.Exit(status)
 
@@ -306,8 +311,11 @@ def config_show(
     assign: Assignments = None,
 ) -> None:
     """Print the resolved values, as a TOML that -c takes."""
+    from pipelines.config import ConfigError
     from pipelines.describe import config_of_result, resolved_config
 
+    if result is not None and (method or config or assign):
+        raise ConfigError(f"{result} with -m, -c or -s: expected a result or options, found both; leave one out")
     if result is not None:
         typer.echo(config_of_result(result), nl=False)
     else:
@@ -320,10 +328,9 @@ def config_check(
     method: MethodName = None,
 ) -> None:
     """Check a file; exit status 2 and a sentence when something is wrong."""
-    from pipelines.describe import method_of_files, resolved_config
+    from pipelines.describe import what_fits
 
-    resolved_config(method, [file], [])
-    typer.echo(f"{file}: fits method {method_of_files(method, [file]).name}")
+    typer.echo(f"{file}: fits {what_fits(method, file)}")
 
 
 # -- machine ------------------------------------------------------------------------------------------------
@@ -365,8 +372,11 @@ def _end(failures: int, total: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``backcast``; every foreseen mistake ends in one sentence on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # a file name need not be text; print it as it is
     sys.exit(guarded(lambda: app(args=arguments, standalone_mode=False)))
 
@@ -392,7 +402,7 @@ def guarded(command: Callable[[], Any]) -> int:
         status = _foreseen(error)
         if status is None:
             raise
-        _say(f"backcast: {in_words(error, 'a file') if isinstance(error, OSError) else error}")
+        _say(f"backcast: {in_words(error, 'standard output') if isinstance(error, OSError) else error}")
         return status
 
 

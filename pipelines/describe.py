@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -57,7 +58,10 @@ def config_template(name: str) -> str:
 
         text = to_toml(configuration(name), comments=True)
         return f"# backcast simulate {name} -c THIS_FILE\n\n{text}"
-    method = find_method(name)
+    try:
+        method = find_method(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; simulations: {', '.join(DEFAULT_METHOD)}") from error
     text = to_toml(method.config, head={"method": name}, comments=True)
     return f"# backcast reconstruct INPUTS -o FOLDER -c THIS_FILE\n# {method.summary}\n\n{text}"
 
@@ -84,6 +88,27 @@ def resolved_config(method: str | None, files: Sequence[Path], assignments: Sequ
     tables = [(str(p), {k: v for k, v in read_toml(p).items() if k != "method"}) for p in files]
     config: Any = resolve(chosen.config, tables, assignments, name=f"method {chosen.name}")
     return to_toml(config, head={"method": chosen.name})
+
+
+def what_fits(method: str | None, file: Path) -> str:
+    """The method whose configuration a TOML holds, or the simulation whose settings.
+
+    Raises:
+        ConfigError: it is neither; the sentence is that of the method.
+    """
+    try:
+        resolved_config(method, [file], [])
+    except ConfigError:
+        tables = read_toml(file)
+        if method is None and "method" not in tables:
+            from pipelines.simulate import configuration
+
+            for modality in DEFAULT_METHOD:
+                with contextlib.suppress(ConfigError):
+                    resolve(configuration(modality), [(str(file), tables)], [], name=f"the simulation of {modality}")
+                    return f"the simulation of {modality}"
+        raise
+    return f"method {method_of_files(method, [file]).name}"
 
 
 def config_of_result(path: Path) -> str:

@@ -61,10 +61,13 @@ def quality(estimate: Volume, truth: Volume, *, reference: str) -> dict[str, Met
         reference: where the truth comes from, for the metrics' record.
 
     Returns:
+        Nothing for a truth that is zero everywhere, else
         `psnr`, `ssim` (3-D window), `ssim_2d` (x-y plane, averaged over z), `nmse` with peak normalisation,
         and the same names with `_gain`. SSIM is left out where its window of 11 voxels does not fit. Values
         are numbers, or float64 (frame,) for several frames.
     """
+    if not truth.data.any():
+        return {}
     e = torch.as_tensor(np.abs(estimate.data)).to(torch.float64)
     t = torch.as_tensor(np.abs(truth.data)).to(torch.float64)
     several = estimate.axes[0] == "frame"
@@ -132,6 +135,13 @@ class TruthFinder:
         self._against = against
         self._by_uuid = _by_uuid(against) if against is not None and against.is_dir() else None
 
+    @property
+    def missing(self) -> str:
+        """What to say when there is none."""
+        if self._by_uuid is not None:
+            return f"no measurement in {self._against} has the uuid of its input; name the file or its folder"
+        return "its measurement file was not found; name it with --against"
+
     def __call__(self, path: Path, result: Reconstruction) -> Path | None:
         """The file for the reconstruction `result` read from `path`; None when there is none."""
         if self._by_uuid is not None:
@@ -154,11 +164,13 @@ def evaluate(path: Path, finder: TruthFinder) -> Evaluation:
     own = {n: m for n, m in result.metrics.items() if n == "measurement_residual"}
     source = finder(path, result)
     if source is None:
-        note = "no truth: its measurement file was not found; name it with --against"
+        note = f"no truth: {finder.missing}"
         return Evaluation(path=path, method=method, metrics=own, note=note)
     truth = _truth_in(source)
     if truth is None:
         return Evaluation(path=path, method=method, metrics=own, note=f"no truth: {source} has no /ground_truth")
+    if not truth.data.any():
+        return Evaluation(path=path, method=method, metrics=own, note=f"no truth: that in {source} is zero everywhere")
     if not on_same_grid(result.volume, truth):
         raise DataFormatError(
             f"{path}: /volume: expected the grid of the truth in {source} "
@@ -206,6 +218,7 @@ def as_json(evaluations: Sequence[Evaluation]) -> str:
             for e in evaluations
         ],
         indent=2,
+        allow_nan=False,
     )
 
 
@@ -269,9 +282,9 @@ def _shown(value: float, name: str) -> str:
 
 
 def _plain(metric: Metric) -> dict[str, Any]:
-    value = np.asarray(metric.value, dtype=float).tolist()
+    values = [v if math.isfinite(v) else None for v in np.atleast_1d(metric.value).astype(float).tolist()]
     return {
-        "value": value,
+        "value": values if np.ndim(metric.value) else values[0],  # JSON has no infinity
         "units": metric.units,
         "data_range": metric.data_range,
         "reference": metric.reference,

@@ -263,7 +263,7 @@ def _memory_words(error: BaseException) -> str:
 
     found = _first_line(str(error)) or "no more memory"
     if isinstance(error, MemoryLimitError):
-        return f"{found} with --max-memory, which all -j processes share"
+        return f"--max-memory: {found}; all -j processes share it"
     return f"expected enough memory for the image, found: {found}; choose fewer voxels under [grid], or fewer -j"
 
 

@@ -13,18 +13,17 @@ from pipelines.config import ConfigError
 from pipelines.inputs import RECONSTRUCTION, SUFFIXES, files_below, look
 
 
-def info_text(arguments: Sequence[str], *, as_json: bool) -> tuple[str, int]:
-    """What the files say, and how many could not be read."""
+def info_text(arguments: Sequence[str], *, as_json: bool) -> tuple[str, list[str]]:
+    """What the files say, and a sentence on each that could not be read."""
     summaries: list[dict[str, Any]] = []
     texts: list[str] = []
-    failures = 0
+    failures: list[str] = []
     for path in _expand(arguments):
         try:
             summary = summarise(path)
         except (DataFormatError, OSError) as error:
-            failures += 1
+            failures.append(str(error))
             summaries.append({"file": str(path), "error": str(error)})
-            texts.append(f"error: {error}")
             continue
         summaries.append({"file": str(path), **summary})
         texts.append(render_summary(summary))

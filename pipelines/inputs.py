@@ -100,6 +100,8 @@ def targets(inputs: Sequence[Input], output: Path) -> list[Path]:
 
 def _expand(argument: str, *, inside_list: bool) -> Iterator[tuple[Path, Path, bool]]:
     """(file, its relative place, whether it was named itself)."""
+    if argument in ("", "@"):
+        raise ConfigError(f"inputs: expected a file, folder, 'quoted glob' or @list, found {argument!r}")
     if argument.startswith("@") and not Path(argument).exists():
         if inside_list:
             raise ConfigError(f"{argument}: a list names no other list; put its lines into one")
@@ -146,7 +148,8 @@ def files_below(folder: Path) -> list[Path]:
     found = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in SUFFIXES and not hidden and path.is_file():
+        broken = path.is_symlink() and not path.exists()  # stays in, to be reported
+        if path.suffix in SUFFIXES and not hidden and (path.is_file() or broken):
             found.append(path)
     return sorted(found)
 

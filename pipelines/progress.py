@@ -48,6 +48,12 @@ def line(entry: Entry) -> str:
     return f"{entry.source}: done in {entry.seconds:.1f} s" + (f" ({figures})" if figures else "")
 
 
+def _tell(text: str) -> None:
+    """A line on stderr; a log that cannot be written (a full disk) must not end the batch."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 class Silent:
     """Failures only."""
 
@@ -60,7 +66,7 @@ class Silent:
 
     def finished(self, index: int, entry: Entry) -> None:
         if entry.status != "done":
-            print(line(entry), file=sys.stderr, flush=True)
+            _tell(line(entry))
 
 
 def _unsaid(notes: Sequence[str], said: set[str]) -> list[str]:
@@ -87,9 +93,9 @@ class Plain:
 
     def finished(self, index: int, entry: Entry) -> None:
         self._done += 1
-        print(f"[{self._done}/{self._total}] {line(entry)}", file=sys.stderr, flush=True)
+        _tell(f"[{self._done}/{self._total}] {line(entry)}")
         for note in _unsaid(entry.notes, self._said):
-            print(f"    {note}", file=sys.stderr, flush=True)
+            _tell(f"    {note}")
 
 
 class Live:

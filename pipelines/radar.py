@@ -45,6 +45,8 @@ FRAMES_AT_ONCE = 8
 #: Linear solves that setting up an exact one is weighed against, at least: the same for every method, so that they
 #: share it.
 LEAST_SOLVES = 30
+#: Largest magnitude of the data, and 1 over the smallest, whose weighted sums stay within single precision.
+LARGEST = 1e20
 #: Degrees of freedom that an estimate of the noise needs.
 LEAST_FREEDOM = 10
 #: What is assumed without: the published code's choice for measured scans, NF 2.4.
@@ -360,6 +362,12 @@ def _checked_data(m: Measurement, weights: np.ndarray | None) -> np.ndarray:
         if not y[frame].any():
             raise MeasurementError(
                 f"/measurement/data: expected a signal, found only zeros in frame {frame}; measure again"
+            )
+        largest = float(np.abs(y[frame]).max())
+        if not 1 / LARGEST <= largest <= LARGEST:
+            raise MeasurementError(
+                f"/measurement/data: expected a largest magnitude between {1 / LARGEST:g} and {LARGEST:g}, so that "
+                f"sums stay within single precision, found {largest:.3g} in frame {frame}; write the data in another unit"
             )
     return y
 

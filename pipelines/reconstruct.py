@@ -290,7 +290,13 @@ def _image(
             x = _iterate(plan, part, log, truth, on_iteration, clock)
             residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
         scale = part.scale.to(x.real.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        images.append((x * scale).cpu().numpy())
+        image = (x * scale).cpu().numpy()
+        if not np.isfinite(image).all():
+            raise ArithmeticError(
+                f"/measurement/data: expected numbers whose image single precision can hold, found NaN or Inf in "
+                f"the image of frames {part.frames[0]} to {part.frames[-1]}; write the data in another unit"
+            )
+        images.append(image)
         residuals.append(residual.cpu().numpy())
         del part, x  # one operator at a time
     return np.concatenate(images), log, np.concatenate(residuals)
@@ -371,7 +377,11 @@ def _truth(m: Measurement, plan: Plan) -> Tensor | None:
     """|truth| (frame, z, y, x) on the image's grid, for the convergence log; None when there is none."""
     truth = m.ground_truth
     shape = (plan.n_frames, *(len(scale.values) for scale in plan.image_axes.values()))
-    if truth is None or not on_same_grid(_volume(plan, m, np.broadcast_to(np.float32(0), shape)), truth):
+    if (
+        truth is None
+        or not truth.data.any()
+        or not on_same_grid(_volume(plan, m, np.broadcast_to(np.float32(0), shape)), truth)
+    ):
         return None
     size = torch.as_tensor(np.abs(truth.data))
     size = (size if truth.axes[0] == "frame" else size[None]).expand(shape)

@@ -68,7 +68,9 @@ def _write(config: object, paths: Sequence[Path], output: Path) -> Iterator[Path
     from data.simulate import MimoRadarSimulation, mimo_radar_series
 
     assert isinstance(config, MimoRadarSimulation)
-    output.mkdir(parents=True, exist_ok=True)
+    from pipelines.batch import make_folder
+
+    make_folder(output)
     for path, measurement in zip(paths, mimo_radar_series(config, len(paths)), strict=True):
         write_measurement(path, measurement)
         yield path

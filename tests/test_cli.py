@@ -276,3 +276,49 @@ def test_demo_makes_a_picture_and_a_table(tmp_path):
 def test_modules_run_from_anywhere(tmp_path):
     assert process("--version", cwd=tmp_path).out == f"backcast {__version__}\n"
     assert (ROOT / "pipelines" / "cli.py").is_file()
+
+
+def test_info_says_what_it_cannot_read_on_stderr(tmp_path):
+    (good,) = scans(tmp_path)
+    bad = tmp_path / "bad.h5"
+    bad.write_bytes(b"no")
+    ran = cli("info", bad, good)
+    assert ran.status == 3
+    assert "bad.h5" not in ran.out
+    assert str(bad) in ran.err
+    assert cli("info", bad).out == ""
+
+
+def test_a_result_and_options_are_not_shown_together(tmp_path):
+    (scan,) = scans(tmp_path)
+    assert cli("reconstruct", scan, "-o", tmp_path / "out", "-m", "backprojection").status == 0
+    shown = cli("config", "show", tmp_path / "out/mimo_radar_0000_recon.h5", "-s", "nonsense=3")
+    assert shown.status == 2
+    assert "expected a result or options" in shown.err
+
+
+def test_a_simulation_file_fits(tmp_path):
+    file = tmp_path / "sim.toml"
+    file.write_text(cli("config", "init", "mimo_radar").out)
+    assert cli("config", "check", file).out == f"{file}: fits the simulation of mimo_radar\n"
+    assert "simulations: mimo_radar" in cli("config", "init", "nope").err
+    file.write_text("nonsense = 1\n")
+    assert "unknown key nonsense for method tv" in cli("config", "check", file).err
+
+
+def test_figures_without_end_are_null_in_json(tmp_path):
+    (scan,) = scans(tmp_path)
+    assert cli("reconstruct", scan, "-o", tmp_path / "out", "-m", "backprojection").status == 0
+    result = tmp_path / "out/mimo_radar_0000_recon.h5"
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    against = tmp_path / "same.h5"
+    against.write_bytes(result.read_bytes())
+    with h5py.File(against, "r+") as f:
+        peak = np.abs(f["volume/data"][()]).max()
+        f["volume/data"][...] = f["volume/data"][()] / peak
+    figures = json.loads(cli("evaluate", against, "--against", against, "--json").out, parse_constant=refuse)
+    assert figures[0]["metrics"]["psnr"]["value"] is None or figures[0]["metrics"]["psnr"]["value"] > 100
+    assert "no measurement in" in cli("evaluate", result, "--against", tmp_path / "out").out

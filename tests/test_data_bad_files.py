@@ -103,7 +103,7 @@ def test_empty(tmp_path):
 
 def test_not_hdf5(tmp_path):
     (tmp_path / "t.h5").write_text("frequency,real,imag\n" * 100)
-    refused(tmp_path / "t.h5", "BC105", "/", "b'frequenc'", "backcast convert")
+    refused(tmp_path / "t.h5", "BC105", "/", "b'frequenc'", "write a measurement file")
 
 
 @pytest.mark.parametrize("part", [0.999, 0.5, 0.1])

@@ -94,7 +94,9 @@ def test_mean_over_an_unknown_axis(tmp_path):
 def test_background_that_is_everything(tmp_path):
     """The mean over an axis of one is the data: that leaves nothing, and is said."""
     data.write_measurement(tmp_path / "m.h5", radar(1, calibration={"mean_over": "frame"}))
-    with pytest.raises(data.DataFormatError, match=r"m\.h5: calibration: expected a signal after background"):
+    with pytest.raises(
+        data.DataFormatError, match=r"m\.h5: /calibration/background: expected a signal after background"
+    ):
         data.read_measurement(tmp_path / "m.h5")
     assert [f.path for f in data.validate(tmp_path / "m.h5", deep=True)] == ["/calibration"]
 

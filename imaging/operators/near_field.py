@@ -223,8 +223,8 @@ class NearFieldMimo(LinearOperator):
         per_voxel = 3 * self._bytes_per_voxel()
         if memory_limit < 8 * per_voxel:
             raise MemoryLimitError(
-                f"NearFieldMimo memory_limit: the smallest block of 8 voxels needs {8 * per_voxel} bytes, "
-                f"got {memory_limit}; raise the limit"
+                f"expected a memory limit of at least {8 * per_voxel} bytes for the smallest block of 8 voxels, "
+                f"found {memory_limit}; raise it"
             )
         return min(BLOCK if self.device.type == "cpu" else ACCELERATOR_BLOCK, memory_limit // per_voxel)
 

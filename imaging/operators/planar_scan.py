@@ -132,7 +132,8 @@ class PlanarScan(LinearOperator):
         kernel_bytes = len(frequencies) * nz * self._padded[0] * self._padded[1] * dtype.itemsize
         if kernel_bytes > memory_limit:
             raise MemoryLimitError(
-                f"PlanarScan memory_limit: the kernels take {kernel_bytes} bytes, got {memory_limit}; raise the limit"
+                f"expected a memory limit of at least {kernel_bytes} bytes for the kernels, found {memory_limit}; "
+                "raise it"
             )
         self.register_buffer("positions_m", positions.to(device))
         self.register_buffer("frequencies_hz", frequencies.to(device))
