@@ -367,7 +367,8 @@ def _checked_data(m: Measurement, weights: np.ndarray | None) -> np.ndarray:
         if not 1 / LARGEST <= largest <= LARGEST:
             raise MeasurementError(
                 f"/measurement/data: expected a largest magnitude between {1 / LARGEST:g} and {LARGEST:g}, so that "
-                f"sums stay within single precision, found {largest:.3g} in frame {frame}; write the data in another unit"
+                f"sums stay within single precision, found {largest:.3g} in frame {frame}; write the data "
+                "in another unit"
             )
     return y
 
