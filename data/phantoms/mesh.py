@@ -16,6 +16,7 @@ from data.phantoms.scatter import grid_centre_m, grid_extent_m, reflectivity
 from imaging.operators import Grid
 
 CHUNK = 2_000_000  # rays or samples held at once
+SAMPLES_PER_VOXEL = 16  # along an edge of a triangle
 
 
 def mesh(
@@ -73,7 +74,8 @@ def mesh(
 def voxelise_surface(vertices_m: np.ndarray, faces: np.ndarray, grid: Grid) -> np.ndarray:
     """Voxels that the surface passes through: bool (nz, ny, nx).
 
-    Each triangle is sampled on a lattice finer than half a voxel; parts outside the grid are left out.
+    Each triangle is sampled on a lattice of a sixteenth of a voxel, so that a voxel of which the surface cuts off less
+    than that at a corner may be missed; parts outside the grid are left out.
 
     Args:
         vertices_m: (n, 3), x, y, z in metres.
@@ -81,7 +83,7 @@ def voxelise_surface(vertices_m: np.ndarray, faces: np.ndarray, grid: Grid) -> n
     """
     corners = _index_space(vertices_m, grid)[np.asarray(faces)]  # (m, 3, 3), in voxels
     edges = corners - np.roll(corners, 1, axis=1)
-    pieces = np.maximum(np.ceil(2.01 * np.abs(edges).max(axis=(1, 2))), 1).astype(np.int64)
+    pieces = np.maximum(np.ceil(SAMPLES_PER_VOXEL * np.abs(edges).max(axis=(1, 2))), 1).astype(np.int64)
     occupied = np.zeros(grid.shape, dtype=bool)
     for n in np.unique(pieces):
         i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
