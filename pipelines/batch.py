@@ -173,8 +173,9 @@ def run(planned: Planned, options: Options, progress: Progress) -> int:
                     if options.fail_fast and entry.status == "failed":
                         break
     except KeyboardInterrupt:
-        for job in jobs:
+        for i, job in zip(todo, jobs, strict=True):
             remove_part(job.target)
+            _settle_late(planned.entries[i], job)
         _write_summary(planned, options, interrupted=True)
         raise
     _write_summary(planned, options, interrupted=False)
@@ -338,6 +339,21 @@ def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
         entry.status = "differs"
         entry.reason = f"{job.target}: made from another {what}; left alone, use --overwrite or another -o"
     return entry
+
+
+def _settle_late(entry: Entry, job: Job) -> None:
+    """A worker's last result may be there although the interruption came before its word of it."""
+    if entry.status != "pending":
+        return
+    found = _previous(job.target) if job.target.exists() else None
+    with contextlib.suppress(OSError):
+        if (
+            found is not None
+            and found["status"] == "complete"
+            and found["config_sha256"] == job.config_sha256
+            and found["input_sha256"] == _sha256(job.source)
+        ):
+            entry.status, entry.metrics = "done", found["metrics"]
 
 
 def _previous(path: Path) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from pipelines.config import ConfigError
 from pipelines.executors import Failure
 from pipelines.inputs import find_inputs, targets
 from pipelines.methods import Setting
+from pipelines.progress import Silent
 from pipelines.reconstruct import Done, reconstruct_file
 
 BP = ("-m", "backprojection")
@@ -752,6 +753,22 @@ def test_interrupted_is_130_and_leaves_nothing_half_written(tmp_path, slow_denoi
     assert summary(out)["interrupted"]
     assert {"done", "pending"} <= set(statuses(out))
     assert all(open_kind(p) == "reconstruction" for p in out.glob("*_recon.h5"))
+
+
+def test_a_result_that_came_with_the_interruption_is_counted(tmp_path):
+    scans(tmp_path / "scans", 2)
+    options = batch.Options(inputs=(str(tmp_path / "scans"),), output=tmp_path / "out", method="backprojection")
+    planned = batch.plan(options)
+
+    class Interrupting(Silent):
+        def iteration(self, index, row):
+            reconstruct_file(planned.jobs[0])  # the result is there, its word not yet
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(planned, options, Interrupting())
+    assert statuses(tmp_path / "out") == ["done", "pending"]
+    assert summary(tmp_path / "out")["interrupted"]
 
 
 def test_an_interruption_in_a_destructor_is_neither_lost_nor_printed(monkeypatch):
