@@ -1,4 +1,4 @@
-"""Load a denoiser: a callable of a module, of a Python file, or an exported network."""
+"""Load a denoiser: shipped or own weights, a classical one, a callable of a module or file, an exported network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-class DenoiserError(ValueError):
-    """A denoiser that cannot be loaded, or that returns something else than a denoised volume."""
+from denoisers.card import file_sha256
+from denoisers.classical import CLASSICAL
+from denoisers.errors import DenoiserError
+from denoisers.network_denoiser import NetworkDenoiser, Precision
+from denoisers.shipped import shipped_file, shipped_names
+from denoisers.weight_files import load_weights
+from imaging import __version__
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,19 @@ class LoadedDenoiser:
         name: what the user typed, without folders.
         version: its ``__version__``, or that of its module; "" when it has none.
         sha256: of the file it comes from; "" when it comes from no file.
+        noise_range: noise levels that a network was trained on; None where nothing is known.
     """
 
     function: Callable[..., Any]
     name: str
     version: str = ""
     sha256: str = ""
+    noise_range: tuple[float, float] | None = None
+
+    @property
+    def takes_sigma_per_image(self) -> bool:
+        """Whether sigma may be a tensor (batch,)."""
+        return bool(getattr(self.function, "takes_sigma_per_image", False))
 
     def __call__(self, v: Tensor, sigma: float) -> Tensor:
         """Denoise real volumes.
@@ -65,40 +76,51 @@ class LoadedDenoiser:
         return out
 
 
-def load_denoiser(spec: str, *, device: torch.device | str = "cpu") -> LoadedDenoiser:
+def load_denoiser(spec: str, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> LoadedDenoiser:
     """Load a denoiser.
 
     Args:
         spec: one of
 
+            - a name of ``backcast denoisers``: shipped weights such as ``radar-3d``;
+            - ``weights.safetensors`` with its card ``weights.json`` beside it;
+            - ``nlm``, ``tv`` or ``wavelet``: classical ones, no training needed;
             - ``package.module:attribute`` or ``path/to/file.py:attribute``: a callable ``(v, sigma)``; a
               class is called without arguments first. This runs the module's code.
             - ``network.pt``, a TorchScript file, or ``network.pt2``, a `torch.export` file, whose forward
               takes ``(v, sigma)``, sigma being a number or a tensor of no dimensions in v's dtype.
         device: where a network's weights go.
+        precision: of the convolutions of shipped and own weights; others compute as they like.
 
     Raises:
         DenoiserError: nothing is there, or it is no denoiser; the sentence says what was expected.
     """
+    if spec in CLASSICAL:
+        return LoadedDenoiser(CLASSICAL[spec](), spec, __version__)
+    if spec in shipped_names() or spec.endswith(".safetensors"):
+        network, card = load_weights(spec, device=device)
+        function = NetworkDenoiser(network, n_dims=card.n_dims, noise_range=card.noise_range, precision=precision)
+        sha256 = card.sha256 or file_sha256(shipped_file(spec) or Path(spec))
+        return LoadedDenoiser(function, card.name, "", sha256, card.noise_range)
     path, colon, attribute = spec.rpartition(":")
     if colon and attribute.isidentifier():
         found, file = (
             _from_file(Path(path), attribute, spec) if path.endswith(".py") else _from_module(path, attribute, spec)
         )
-        function = _callable(found, spec, device)
+        made = _callable(found, spec, device)
         version = getattr(found, "__version__", getattr(sys.modules.get(_module_name(found)), "__version__", ""))
         name = f"{Path(path).name}:{attribute}" if path.endswith(".py") else spec
-        return LoadedDenoiser(function, name, str(version), _sha256(file) if file else "")
+        return LoadedDenoiser(made, name, str(version), file_sha256(file) if file else "")
     file = Path(spec)
     if file.suffix not in (".pt", ".pt2"):
         raise DenoiserError(
-            f"denoiser {spec}: expected module:attribute, path.py:attribute, or a .pt or .pt2 file; "
-            "for example -d my_denoiser.py:denoise"
+            f"denoiser {spec}: expected module:attribute, path.py:attribute, a .safetensors, .pt or .pt2 file, or one "
+            f"of {', '.join([*shipped_names(), *CLASSICAL])}"
         )
     if not file.is_file():
         raise DenoiserError(f"denoiser {spec}: expected a file, found none; check the path")
-    function = _exported(file, device) if file.suffix == ".pt2" else _scripted(file, device)
-    return LoadedDenoiser(function, file.name, "", _sha256(file))
+    call = _exported(file, device) if file.suffix == ".pt2" else _scripted(file, device)
+    return LoadedDenoiser(call, file.name, "", file_sha256(file))
 
 
 def _from_module(name: str, attribute: str, spec: str) -> tuple[Any, Path | None]:
@@ -205,8 +227,3 @@ def _exported(file: Path, device: torch.device | str) -> Callable[..., Any]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

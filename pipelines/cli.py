@@ -36,6 +36,10 @@ config_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(config_app, name="config")
+denoisers_app = typer.Typer(
+    pretty_exceptions_enable=False, rich_markup_mode=None, help="Weights, their cards and hashes."
+)
+app.add_typer(denoisers_app, name="denoisers")
 
 
 class Modality(enum.StrEnum):
@@ -49,6 +53,15 @@ class Precision(enum.StrEnum):
 
     single = "single"
     double = "double"
+
+
+class Score(enum.StrEnum):
+    """What tuning looks at."""
+
+    psnr = "psnr"
+    nmse = "nmse"
+    ssim = "ssim"
+    heldout = "heldout"
 
 
 class ProgressKind(enum.StrEnum):
@@ -161,7 +174,7 @@ def reconstruct(
     config: ConfigFiles = None,
     assign: Assignments = None,
     denoiser: Annotated[
-        str, typer.Option("-d", "--denoiser", help="module:attr, path.py:attr, or a .pt or .pt2 file.")
+        str, typer.Option("-d", "--denoiser", help="A name of 'backcast denoisers', .safetensors, .pt2, path.py:attr.")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision | None, typer.Option(help="Arithmetic.")] = None,
@@ -267,6 +280,73 @@ def evaluate(
 
 
 @app.command()
+def tune(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, folders, 'quoted globs', @list.txt.")],
+    method: MethodName = None,
+    config: ConfigFiles = None,
+    assign: Assignments = None,
+    denoiser: Annotated[
+        str, typer.Option("-d", "--denoiser", help="A name of 'backcast denoisers', .safetensors, .pt2, path.py:attr.")
+    ] = "",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--parameter",
+            metavar="KEY=RANGE",
+            help="KEY=LOW:HIGH, KEY=LOW:HIGH:log, KEY=a,b,c, or KEY alone for its usual range; repeatable.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="In all, those in --study included.")] = 40,
+    score: Annotated[
+        Score | None, typer.Option(help="Default: psnr where all files have a truth, else heldout.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    study: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the trials there; go on with those that are there.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search, and of what is held out.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.toml", help="Write the configuration there too.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    progress: Annotated[ProgressKind, typer.Option(help="On stderr.")] = ProgressKind.auto,
+) -> None:
+    """Choose a method's parameters by Bayesian optimisation, with a truth or without.
+
+    Every trial images all files. Trial 0 is what -c and -s say, so the result is never worse on these files; keys
+    set by -s stay as they are. The best configuration goes to stdout, as a TOML for 'reconstruct -c'.
+    """
+    from pipelines import tune_command
+    from pipelines.tune import TuneInterrupted
+
+    _say_threads(jobs)
+    try:
+        text = tune_command.run(
+            files,
+            say=_say,
+            method=method,
+            config_files=config or [],
+            assignments=assign or [],
+            denoiser=denoiser,
+            parameters=parameter or [],
+            trials=trials,
+            score=None if score is None else score.value,
+            jobs=jobs,
+            study=study,
+            seed=seed,
+            output=output,
+            device=device,
+            progress=progress.value,
+        )
+    except TuneInterrupted as stopped:
+        if stopped.result is not None:
+            typer.echo(stopped.result.toml(), nl=False)
+        raise typer.Abort from stopped
+    typer.echo(text, nl=False)
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List the methods with their parameters and defaults."""
     from pipelines.describe import methods_json, methods_text
@@ -286,6 +366,81 @@ def demo(
     text, picture = run_demo(modality.value, output, seed=seed, say=_say)
     typer.echo(text)
     typer.echo(picture)
+
+
+# -- denoisers ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    config: Annotated[list[Path], typer.Argument(metavar="CONFIG.toml", help="One or more, later ones win.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Weights, log, checkpoint.")],
+    assign: Assignments = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")] = False,
+    progress: Annotated[ProgressKind, typer.Option(help="On stderr.")] = ProgressKind.auto,
+) -> None:
+    """Train a denoiser; the same command goes on where an interrupted one stopped.
+
+    'backcast config init train' prints the settings. Several processes: torchrun --nproc-per-node 2 -m pipelines.cli
+    train CONFIG.toml -o FOLDER. The path of the weights goes to stdout; exit status 130 when interrupted.
+    """
+    from pipelines.reconstruct import command_line, resolve_device
+    from pipelines.train import read_train_config, stop_on_signals, train_denoiser
+
+    settings = read_train_config(config, assign or [])
+    with stop_on_signals() as stop:
+        trained = train_denoiser(
+            settings,
+            output,
+            device=resolve_device(device),
+            overwrite=overwrite,
+            say=(lambda text: None) if progress is ProgressKind.none else _say,
+            progress=progress is ProgressKind.auto,
+            command=command_line(sys.argv[1:]),
+            stop=stop,
+        )
+    if trained.weights is None:
+        raise typer.Exit(_interrupted())
+    typer.echo(trained.weights)
+
+
+@denoisers_app.callback(invoke_without_command=True)
+def _denoisers(context: typer.Context) -> None:
+    """Weights, their cards and hashes."""
+    if context.invoked_subcommand is None:
+        denoisers_list(as_json=False)
+
+
+@denoisers_app.command("list")
+def denoisers_list(as_json: AsJson = False) -> None:
+    """A line per denoiser that -d takes by name."""
+    from pipelines.weights import list_json, list_text
+
+    typer.echo(list_json() if as_json else list_text())
+
+
+@denoisers_app.command("info")
+def denoisers_info(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a .safetensors file.")],
+) -> None:
+    """What it was trained on, its errors, limits, licence and hash."""
+    from pipelines.weights import info_text
+
+    typer.echo(info_text(name))
+
+
+@denoisers_app.command("verify")
+def denoisers_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all shipped ones.")] = None,
+) -> None:
+    """Compare weight files with the hashes on their cards; exit status 1 when one differs."""
+    from pipelines.weights import verify
+
+    lines, wrong = verify(names or [])
+    typer.echo("\n".join(lines))
+    if wrong:
+        raise typer.Exit(1)
 
 
 # -- configuration ------------------------------------------------------------------------------------------
@@ -389,8 +544,8 @@ def guarded(command: Callable[[], Any]) -> int:
         if status == 130:  # some versions of typer answer Ctrl-C themselves
             return _interrupted()
         return status if isinstance(status, int) else 0
-    except (typer.Abort, KeyboardInterrupt):
-        return _interrupted()
+    except (typer.Abort, KeyboardInterrupt) as stop:
+        return _interrupted(str(stop.__cause__ or stop))
     except _USAGE as error:
         error.show()  # type: ignore[attr-defined]
         return 2
@@ -406,8 +561,8 @@ def guarded(command: Callable[[], Any]) -> int:
         return status
 
 
-def _interrupted() -> int:
-    _say("backcast: interrupted; the same command goes on with what is left")
+def _interrupted(words: str = "") -> int:
+    _say(f"backcast: interrupted; {words or 'the same command goes on with what is left'}")
     return 130
 
 
@@ -429,6 +584,10 @@ _FORESEEN = (
     ("data.phantoms.errors", "SimulationError", 2),
     ("data.errors", "DataFormatError", 1),
     ("data.errors", "DataWriteError", 1),
+    ("pipelines.tune", "TuneError", 1),
+    ("denoisers.errors", "DenoiserError", 1),
+    ("denoisers.checkpoint", "CheckpointError", 2),
+    ("denoisers.training", "TrainingError", 1),
     ("imaging.errors", "ShapeError", 1),
     ("imaging.errors", "GeometryError", 1),
     ("imaging.errors", "DivergedError", 1),

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import PydanticUndefined
 
 C = TypeVar("C")
 
@@ -137,6 +138,7 @@ def keys(kind: type, prefix: tuple[str, ...] = (), default: Any = None) -> list[
         path = (*prefix, field.name)
         info = field.default if isinstance(field.default, pydantic.fields.FieldInfo) else None
         own = info.get_default(call_default_factory=True, validated_data={}) if info else _plain_default(field)
+        own = dataclasses.MISSING if own is PydanticUndefined else own
         value = own if default is None else getattr(default, field.name)
         table = _table_of(annotation)
         if table is not None:

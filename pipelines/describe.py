@@ -52,16 +52,20 @@ def methods_json() -> str:
 
 
 def config_template(name: str) -> str:
-    """A commented TOML of a method, or of a modality's simulation."""
+    """A commented TOML of a method, of a modality's simulation, or of a training."""
     if name in DEFAULT_METHOD:
         from pipelines.simulate import configuration
 
         text = to_toml(configuration(name), comments=True)
         return f"# backcast simulate {name} -c THIS_FILE\n\n{text}"
+    if name == "train":
+        from pipelines.train_config import TrainConfig
+
+        return f"# backcast train THIS_FILE -o FOLDER\n\n{to_toml(TrainConfig, comments=True)}"
     try:
         method = find_method(name)
     except ConfigError as error:
-        raise ConfigError(f"{error}; simulations: {', '.join(DEFAULT_METHOD)}") from error
+        raise ConfigError(f"{error}; simulations: {', '.join(DEFAULT_METHOD)}; trainings: train") from error
     text = to_toml(method.config, head={"method": name}, comments=True)
     return f"# backcast reconstruct INPUTS -o FOLDER -c THIS_FILE\n# {method.summary}\n\n{text}"
 

@@ -51,7 +51,17 @@ def test_version():
 
 def test_every_command_has_help():
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert set(names) == {"simulate", "info", "validate", "reconstruct", "evaluate", "methods", "demo", "doctor"}
+    assert set(names) == {
+        "simulate",
+        "info",
+        "validate",
+        "reconstruct",
+        "evaluate",
+        "tune",
+        "methods",
+        "demo",
+        "doctor",
+    }
     for name in (*names, "config", "config init", "config show", "config check"):
         done = cli(*name.split(), "--help")
         assert done.status == 0

@@ -67,7 +67,7 @@ def letters(
     return reflectivity(layer[:, None, None] * plane, generator)
 
 
-def _polygons(text: str, font: str) -> list[np.ndarray]:
+def _polygons(text: str, font: str, weight: str = "bold") -> list[np.ndarray]:
     """Closed outlines (n, 2) of the text, arbitrary units, y up."""
     from matplotlib.font_manager import FontProperties  # slow to import, and only letters need it
     from matplotlib.textpath import TextPath
@@ -75,7 +75,7 @@ def _polygons(text: str, font: str) -> list[np.ndarray]:
     outline: list[np.ndarray] = []
     for i, line in enumerate(text.splitlines()):
         if line.strip():
-            path = TextPath((0, -14.0 * i), line, size=10, prop=FontProperties(family=font, weight="bold"))
+            path = TextPath((0, -14.0 * i), line, size=10, prop=FontProperties(family=font, weight=weight))
             outline += [p for p in map(np.asarray, path.to_polygons()) if len(p) > 3]
     if not outline:
         raise SimulationError(f"letters text: expected something to draw, got {text!r}")

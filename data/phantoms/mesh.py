@@ -71,7 +71,9 @@ def mesh(
     return reflectivity(torch.from_numpy(occupied.astype(np.float32)), generator)
 
 
-def voxelise_surface(vertices_m: np.ndarray, faces: np.ndarray, grid: Grid) -> np.ndarray:
+def voxelise_surface(
+    vertices_m: np.ndarray, faces: np.ndarray, grid: Grid, *, samples_per_voxel: int = SAMPLES_PER_VOXEL
+) -> np.ndarray:
     """Voxels that the surface passes through: bool (nz, ny, nx).
 
     Each triangle is sampled on a lattice of a sixteenth of a voxel, so that a voxel of which the surface cuts off less
@@ -80,10 +82,11 @@ def voxelise_surface(vertices_m: np.ndarray, faces: np.ndarray, grid: Grid) -> n
     Args:
         vertices_m: (n, 3), x, y, z in metres.
         faces: (m, 3) integer, vertex numbers from 0.
+        samples_per_voxel: lattice points per voxel along an edge; the time grows with its square.
     """
     corners = _index_space(vertices_m, grid)[np.asarray(faces)]  # (m, 3, 3), in voxels
     edges = corners - np.roll(corners, 1, axis=1)
-    pieces = np.maximum(np.ceil(SAMPLES_PER_VOXEL * np.abs(edges).max(axis=(1, 2))), 1).astype(np.int64)
+    pieces = np.maximum(np.ceil(samples_per_voxel * np.abs(edges).max(axis=(1, 2))), 1).astype(np.int64)
     occupied = np.zeros(grid.shape, dtype=bool)
     for n in np.unique(pieces):
         i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
