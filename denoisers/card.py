@@ -86,9 +86,21 @@ def read_card(path: Path) -> Card:
             values[name] = _pair(values[name], name, path)
     if values["n_dims"] not in (2, 3):
         raise DenoiserError(f"{path}: n_dims: expected 2 or 3, found {values['n_dims']!r}")
-    if not isinstance(values["network"], dict) or "kind" not in values["network"]:
+    for name, kind in _PLAIN.items():
+        if not isinstance(values.get(name, kind()), kind):
+            raise DenoiserError(f"{path}: {name}: expected {_WORDS[kind]}, found {values[name]!r}")
+    options = values["network"].get("options", {})
+    if "kind" not in values["network"] or not isinstance(options, dict):
         raise DenoiserError(f"{path}: network: expected an object with kind and options, found {values['network']!r}")
     return Card(**values)
+
+
+_WORDS: Mapping[type, str] = {str: "a text", dict: "an object", int: "a whole number"}
+_PLAIN: Mapping[str, type] = {
+    **dict.fromkeys(("name", "summary", "sha256", "data", "limits", "licence"), str),
+    **dict.fromkeys(("network", "validation", "training"), dict),
+    "n_parameters": int,
+}
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

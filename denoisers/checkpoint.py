@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: not a checkpoint, damaged, or of another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch compares no checksums
+        if damaged is not None:
+            raise CheckpointError(f"{path}: expected a training checkpoint, found a damaged one ({damaged})")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError, zipfile.error) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: expected a training checkpoint, found something else: {first}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.tiled import Tiled
+from denoisers.wrappers import check_call
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -52,7 +53,8 @@ class NetworkDenoiser:
         self.network = network.eval().to(memory_format=layout)  # type: ignore[call-overload]
         self.n_dims, self.noise_range = n_dims, noise_range
         self.precision, self.nonnegative, self.voxels_at_once = precision, nonnegative, voxels_at_once
-        self._tiled = Tiled(self._chunk, tile=TILE, overlap=OVERLAP)
+        align = max(8, int(getattr(network, "multiple", 8)))  # of its poolings
+        self._tiled = Tiled(self._chunk, tile=-(-TILE // align) * align, overlap=OVERLAP, align=align)
         self._warned = False
 
     def __call__(self, v: Tensor, sigma: float | Tensor) -> Tensor:
@@ -64,7 +66,13 @@ class NetworkDenoiser:
 
         Returns:
             Same shape and dtype; computed in float32.
+
+        Raises:
+            DenoiserError: of the arguments.
         """
+        check_call("NetworkDenoiser", v, sigma, n_axes=(3, 4) if self.n_dims == 2 else (4,), per_image=True)
+        if v.numel() == 0:
+            return v.clone()
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=v.device).expand(len(v))
         self._check(levels)
         flat = v

@@ -55,8 +55,8 @@ class NoisyPairs(Dataset[Pair]):
         clean: images by number.
         noise: called with a clean image and a `torch.Generator`.
         seed: of the noise.
-        self_supervised: True when `clean` are themselves the noisy images one has: they are then handed out as
-            they are, with `known_sigma` as their noise level.
+        known_sigma: given when `clean` are themselves the noisy images one has: they are then handed out as they
+            are, with this as their noise level.
     """
 
     def __init__(

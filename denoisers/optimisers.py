@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 Schedule = Literal["constant", "cosine", "plateau"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "plateau")
 
 
 def make_optimiser(
@@ -27,21 +28,25 @@ def make_optimiser(
         options: further keyword arguments.
 
     Raises:
-        ValueError: no such optimiser (with the nearest name), one that needs a closure, or an option it does not take.
+        ValueError: no such optimiser (with the nearest name), one that needs a closure or sparse gradients, or an
+            option that it does not take.
         ImportError: pytorch_optimizer would be needed and is not installed.
     """
     found = {n.lower(): c for n, c in vars(torch.optim).items() if inspect.isclass(c)}
     kind: Any = found.get(name.lower())
     if kind is None:
         kind = _from_package(name, [n for n, c in vars(torch.optim).items() if inspect.isclass(c)])
-    if kind in (torch.optim.LBFGS, torch.optim.Optimizer):
-        raise ValueError(f"optimiser {name}: expected one that steps on a gradient alone; Adam or AdamW do")
+    if kind in (torch.optim.LBFGS, torch.optim.Optimizer, torch.optim.SparseAdam):
+        raise ValueError(f"optimiser {name}: expected one that steps on a dense gradient alone; Adam or AdamW do")
     taken = inspect.signature(kind).parameters
     for key in options or {}:
         if key not in taken:
             raise ValueError(f"optimiser {name}: unknown option {key}; it takes {', '.join(list(taken)[1:])}")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
-    optimiser: torch.optim.Optimizer = kind(parameters, lr=lr, **settings)
+    try:
+        optimiser: torch.optim.Optimizer = kind(parameters, lr=lr, **settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"optimiser {name}: {error}") from error
     return optimiser
 
 

@@ -24,11 +24,12 @@ from torch.utils.data import DataLoader, Dataset
 from denoisers.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_atomically
 from denoisers.losses import LOSSES
 from denoisers.noise import Pair, generator_of
-from denoisers.optimisers import Schedule, make_optimiser, rate_factor
+from denoisers.optimisers import SCHEDULES, Schedule, make_optimiser, rate_factor
 
 #: Numbers of the samples that losses draw from, apart from those of the pairs.
 LOSS_STREAM = 104_729
 COLUMNS = ("step", "train_loss", "validation_mse", "learning_rate")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class TrainingError(ArithmeticError):
@@ -55,6 +56,7 @@ class TrainingOptions:
         precision: float32, or bfloat16 for autocast (weights and optimiser stay float32).
         validate_every: steps between validations, which also write a checkpoint.
         checkpoint_every: steps between checkpoints.
+        log_every: steps between rows of the log; every validation adds one.
         patience: validations without a better one that end the training; none goes on to the last step.
         seed: of the loss's own randomness; networks and data have their own.
         workers: processes that make samples beside the training; 0 makes them in line.
@@ -74,14 +76,18 @@ class TrainingOptions:
     precision: Literal["float32", "bfloat16"] = "float32"
     validate_every: int = 500
     checkpoint_every: int = 500
+    log_every: int = 50
     patience: int | None = None
     seed: int = 0
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "checkpoint_every", "plateau_patience"):
+        for name in ("steps", "batch", "validate_every", "checkpoint_every", "log_every", "plateau_patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training {name}: expected >= 1, got {getattr(self, name)}")
+        for name, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"training {name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not self.lr > 0:
             raise ValueError(f"training lr: expected > 0, got {self.lr}; 1e-3 suits Adam")
         if not 0 <= self.ema < 1:
@@ -175,8 +181,8 @@ def train(
     resume: bool = False,
     device: torch.device | str = "cpu",
     identity: Mapping[str, Any] | None = None,
+    on_start: Callable[[int], None] = lambda step: None,
     on_report: Sequence[Callable[[TrainingReport, nn.Module], None]] = (),
-    report_every: int = 50,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Train `network` in place; it ends with the best averaged weights.
@@ -186,7 +192,8 @@ def train(
     on a CPU, as one that was not, and the same best and log.
 
     Under torchrun each process takes its share of every batch and gradients are averaged, so that the loss curve is
-    that of one process to rounding (batch normalisation excepted, which sees a process's share).
+    that of one process to rounding. Batch normalisation is an exception, which sees a process's share, and so are the
+    draws of sure and split, which each process makes for its share.
 
     Args:
         network: called as (v (b, 1, *spatial), sigma (b,)).
@@ -197,12 +204,14 @@ def train(
         resume: go on from folder/last.pt where there is one.
         device: where the network lives.
         identity: plain values that must agree with the checkpoint's, e.g. the configuration.
-        on_report: called every `report_every` steps and after every validation, on the first process.
+        on_start: told on the first process how many steps are done, once the checkpoint is found to fit.
+        on_report: called every `log_every` steps and after every validation, on the first process.
         stop: asked after every step; True ends with a checkpoint.
 
     Raises:
         CheckpointError: last.pt is damaged, or of another run.
-        TrainingError: the loss is no longer finite; last.pt holds the last good state.
+        TrainingError: the loss, its gradient or the validation error is no longer finite; last.pt is the last good one.
+        ValueError, ImportError: of the optimiser, or a batch that the processes cannot share.
     """
     rank, world = _process()
     if options.batch % world:
@@ -216,6 +225,8 @@ def train(
     last = None if folder is None else folder / "last.pt"
     if resume and last is not None and last.exists():
         run.restore(load_checkpoint(last), last)
+    if rank == 0:
+        on_start(run.step)
     first_step, clock = run.step, time.monotonic()
     model: nn.Module = network
     if world > 1:
@@ -239,13 +250,10 @@ def train(
                 loss = loss_of(model, noisy, clean, sigma, generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            if options.clip is not None:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), options.clip)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), options.clip or math.inf)  # inf only measures
             value = float(_mean_over_processes(loss.detach().float()))
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"training step {run.step + 1}: expected a finite loss, found {value}; take a smaller lr or clip"
-                )
+            _check_finite(run.step + 1, "loss", value)
+            _check_finite(run.step + 1, "gradient", float(norm))
             optimiser.step()
             average.update_parameters(network)
             run.count(value)
@@ -255,7 +263,7 @@ def train(
                 run.validated(validate)
             finished = run.step >= options.steps or run.tired()
             stopping = _any_process(stop())
-            reporting = validating or run.step % report_every == 0
+            reporting = validating or run.step % options.log_every == 0
             if reporting:
                 row = run.row(rate)
                 if rank == 0:
@@ -331,8 +339,10 @@ class _Run:
         """Score the averaged weights; remember the best; lower the plateau's factor."""
         self.average.module.eval()
         with torch.no_grad():
-            self.validation, self.levels = validate(self.average.module)
+            mse, self.levels = validate(self.average.module)
         self.average.module.train()
+        self.validation = _of_first_process(mse)  # all end, and lower their rate, together
+        _check_finite(self.step, "validation error", self.validation)
         if self.validation < self.best:
             self.best, self.best_step, self.best_levels = self.validation, self.step, dict(self.levels)
             self.best_weights = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
@@ -395,14 +405,27 @@ class _Run:
         for name in ("step", "losses", "log", "best", "best_step", "best_levels", "best_weights", "since_best"):
             setattr(self, name, content[name])
         self.since_drop, self.plateau = content["since_drop"], content["plateau"]
-        self.network.load_state_dict(content["network"])
-        self.average.load_state_dict(content["average"])
-        self.optimiser.load_state_dict(content["optimiser"])
+        try:
+            self.network.load_state_dict(content["network"])
+            self.average.load_state_dict(content["average"])
+            self.optimiser.load_state_dict(content["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path}: expected a checkpoint of this network and optimiser, found others; take another folder"
+            ) from error
 
 
 def _plain(options: TrainingOptions) -> dict[str, Any]:
-    """What decides the weights: the interval of checkpoints and the number of workers do not."""
-    return {k: v for k, v in asdict(options).items() if k not in ("checkpoint_every", "workers")}
+    """What decides the weights: the intervals of checkpoints and of the log and the number of workers do not."""
+    return {k: v for k, v in asdict(options).items() if k not in ("checkpoint_every", "log_every", "workers")}
+
+
+def _check_finite(step: int, what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"training step {step}: expected a finite {what}, found {value}; take a smaller lr or clip, and see that "
+            "the data are finite"
+        )
 
 
 def _difference(content: Mapping[str, Any], identity: str, options: str) -> str:
@@ -468,7 +491,10 @@ def processes() -> Iterator[tuple[int, int]]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())  # "cuda" is this one
+    # gloo beside nccl: losses on the GPU, but the flag that ends a run is on the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:
@@ -488,6 +514,15 @@ def _mean_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value = value / world
     return value
+
+
+def _of_first_process(number: float) -> float:
+    _, world = _process()
+    if world == 1:
+        return number
+    value = torch.tensor([number], dtype=torch.float64)
+    dist.broadcast(value, src=0)
+    return float(value.item())
 
 
 def _any_process(flag: bool) -> bool:

@@ -28,7 +28,8 @@ def save_weights(path: Path, network: nn.Module, card: Card) -> Card:
     """
     from safetensors.torch import save_file
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(path, lambda part: save_file(tensors, part, metadata={"name": card.name}))
     count = sum(p.numel() for p in network.parameters())
     card = dataclasses.replace(card, sha256=file_sha256(path), n_parameters=count)

@@ -295,8 +295,8 @@ def _configure(options: Options, modality: str, device: str) -> tuple[Method, An
 
         if not spec:
             raise ConfigError(
-                f"method {method.name} needs a denoiser: give -d module:attribute, -d path.py:attribute, or "
-                "a .pt or .pt2 file"
+                f"method {method.name} needs a denoiser: give -d a name of 'backcast denoisers', a .safetensors, .pt "
+                "or .pt2 file, or path.py:attribute"
             )
         try:
             loaded = load_denoiser(spec, device=device)

@@ -401,8 +401,9 @@ def train(
             stop=stop,
         )
     if trained.weights is None:
-        raise typer.Exit(_interrupted())
-    typer.echo(trained.weights)
+        raise typer.Exit(130)  # `guarded` has the words
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        typer.echo(trained.weights)
 
 
 @denoisers_app.callback(invoke_without_command=True)

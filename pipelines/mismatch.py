@@ -1,22 +1,109 @@
 """Noise as solvers make it: what a plug-and-play run hands its denoiser, beside the truth.
 
 White Gaussian noise is what a denoiser is trained on, aliasing is what it meets. These pairs are for a second
-training stage: the magnitude |s - d1| that iteration k denoises, divided by its peak, with the true magnitude in the
-same unit and the noise level the schedule gives.
+training stage: the magnitude |s - d1| that iteration k denoises with the true magnitude, each divided by the mean of its
+brightest thousandth, and the noise level the schedule gives.
 
-    python -m pipelines.mismatch OUT.h5 -d radar-3d --volumes 64
+    python -m pipelines.mismatch runs/pairs.h5 -d runs/radar-3d-start/radar-3d-start.safetensors
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.simulate import MimoRadarSimulation, circular_noise, mimo_radar, noise_std
+from data.training import SyntheticVolumes
+from denoisers.load import load_denoiser
 from denoisers.noise import Pair, generator_of
+from imaging.operators import Grid, NearFieldMimo
+from imaging.priors import Denoiser
+from imaging.priors.magnitude import running_scale
+from imaging.solvers import csalsa_projected
 from pipelines.config import ConfigError
+
+#: Scenes of the runs; as the training sets mix them.
+MIX = {"sx": 0.74, "mesh": 0.06, "letters": 0.06, "plates": 0.04, "wires": 0.03, "solids": 0.04, "points": 0.03}
+#: Arrays and numbers of frequencies of the runs: those that alias more come more often.
+SCANS: tuple[Mapping[str, Any], ...] = (
+    {"n_frequencies": 5},
+    {"n_frequencies": 5},
+    {"n_frequencies": 7},
+    {"n_frequencies": 10},
+    {"n_frequencies": 10},
+    {"n_frequencies": 14},
+    {"n_frequencies": 20},
+    {"n_frequencies": 20},
+    {"n_frequencies": 8, "array": "rectangular_mimo", "array_parameters": {"n_tx": 8, "n_rx": 8}},
+)
+N_ITERATIONS = 12
+
+
+def collect(denoiser: Denoiser, *, n_per_scan: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Run plug-and-play on simulated scans and hand out what its denoiser was given.
+
+    Args:
+        denoiser: of the runs.
+        n_per_scan: scenes per entry of `SCANS`; SNR ~ U(0, 35) dB, alpha from 0.005..0.04 falling to 0.0005.
+        seed: of scenes, noise and schedules.
+
+    Yields:
+        (noisy (n, nz, ny, nx), clean, sigma (n,)) of one iteration of one scan: |s - d1| and the true magnitude, each
+        divided by its own bright scale, and the noise level of the schedule.
+    """
+    grid = Grid.spanning((0.35, -0.15, -0.15), (0.65, 0.15, 0.15), (49, 25, 25))
+    scenes = SyntheticVolumes(MIX, grid.shape, seed=seed, split="train", augment=False)
+    for number, scan in enumerate(SCANS):
+        rng = np.random.default_rng([seed, number])
+        base = mimo_radar(MimoRadarSimulation(**scan, snr_db=None, seed=0))
+        A = NearFieldMimo(
+            torch.as_tensor(base.geometry["tx_positions"]),
+            torch.as_tensor(base.geometry["rx_positions"]),
+            torch.as_tensor(base.scale("frequency")),
+            grid,
+        )
+        clean = torch.stack([scenes[number * n_per_scan + i] for i in range(n_per_scan)])
+        clean = clean / running_scale(clean, "bright")
+        phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, tuple(clean.shape))).to(torch.float32)
+        y, epsilon = [], []
+        for signal in A(torch.polar(clean, phase)):
+            level = noise_std(signal.numpy(), float(rng.uniform(0, 35)))
+            y.append(signal + level * torch.from_numpy(circular_noise(rng, tuple(signal.shape))).to(signal.dtype))
+            epsilon.append(level * signal.numel() ** 0.5)
+        data = torch.stack(y)
+        first = 10 ** rng.uniform(np.log10(5e-3), np.log10(4e-2))
+        alphas = np.geomspace(first, 5e-4, N_ITERATIONS).tolist()
+        prior = _Recorder(denoiser)
+        states = csalsa_projected(A, data, prior, epsilon=torch.tensor(epsilon), alpha=alphas)
+        for state in itertools.islice(states, N_ITERATIONS):
+            assert state.sigma is not None
+            yield prior.seen, clean, torch.full((len(clean),), state.sigma)
+
+
+class _Recorder:
+    """`Magnitude(denoiser, relative="bright")` that keeps what the denoiser was given."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.seen = self.scale = torch.empty(0)
+
+    def prox(self, v: Tensor, step: float) -> Tensor:
+        size = v.abs()
+        self.scale = running_scale(size, "bright")
+        self.seen = size / self.scale
+        m = self.denoiser(self.seen, step**0.5).clamp_min(0) * self.scale
+        return v * (m / size.clamp_min(torch.finfo(size.dtype).tiny))
+
+    def noise_level(self, step: float) -> float:
+        return step**0.5
 
 
 class MismatchPairs(Dataset[Pair]):
@@ -64,3 +151,33 @@ class MismatchPairs(Dataset[Pair]):
         flips = [axis for axis in range(3) if float(torch.rand((), generator=g)) < 0.5]
         pair: list[Tensor] = [v[cut].flip(flips) for v in (noisy, clean)]
         return pair[0], pair[1], float(self.sigma[i])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the pairs of many runs to one file."""
+    import h5py
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("-d", "--denoiser", required=True, help="of the runs, as after -d of reconstruct")
+    parser.add_argument("--scenes", type=int, default=32, help="per scan")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    denoiser = load_denoiser(given.denoiser, precision="bfloat16")
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part in collect(denoiser, n_per_scan=given.scenes, seed=given.seed):
+        parts.append((part[0].half(), part[1].half(), part[2]))
+        error = float((part[0] - part[1]).square().mean())
+        print(f"{len(parts)} of {len(SCANS) * N_ITERATIONS}: mean squared error {error:.2e}", flush=True)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    partial = given.output.with_name(f".{given.output.name}.part")
+    with h5py.File(partial, "w") as file:
+        for name, column in zip(("noisy", "clean", "sigma"), zip(*parts, strict=True), strict=True):
+            file[name] = torch.cat(column).numpy()
+        file.attrs["denoiser"] = denoiser.name
+        file.attrs["seed"] = given.seed
+    partial.replace(given.output)
+
+
+if __name__ == "__main__":
+    main()

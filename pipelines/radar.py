@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data.measurement import GridSpec, Measurement, Scale
+from denoisers.load import load_denoiser
 from imaging.calibration.noise import estimate_noise
 from imaging.direct.backprojection import backprojection as backproject
 from imaging.direct.kirchhoff import kirchhoff as migrate
@@ -128,11 +129,39 @@ def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
 
 
 def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
-    """Plug-and-play: the magnitude goes through a denoiser, NF 5."""
-    if setting.denoiser is None:
-        raise MeasurementError("pnp needs a denoiser; give -d module:attribute, -d path.py:attribute or a .pt2 file")
-    prior = Magnitude(setting.denoiser, relative=config.denoiser.scale_invariant)
-    return _iterative_plan(m, config, config.noise, config.solver, setting, prior)
+    """Plug-and-play: the magnitude goes through a denoiser whose noise level falls, NF 5."""
+    denoiser: Any = setting.denoiser
+    if denoiser is None:
+        if not config.denoiser.file:
+            raise MeasurementError("pnp needs a denoiser; give -d a name of 'backcast denoisers', or your own")
+        denoiser = load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
+    alpha, notes = _trained_strength(config.solver, getattr(denoiser, "noise_range", None))
+    prior = Magnitude(denoiser, relative=False if config.denoiser.scale == "none" else config.denoiser.scale)
+    return _iterative_plan(m, config, config.noise, config.solver, setting, prior, alpha=alpha, notes=notes)
+
+
+def _trained_strength(
+    table: SolverTable, noise_range: tuple[float, float] | None
+) -> tuple[Callable[[int], float], list[str]]:
+    """alpha by iteration, held within the levels that the denoiser was trained on, and a note where that changes it."""
+    wanted = strength(table)
+    schedule: Callable[[int], float] = wanted if callable(wanted) else lambda k: float(wanted)
+    if noise_range is None:
+        return schedule, []
+    low, high = noise_range
+
+    def held(k: int) -> float:
+        return min(max(schedule(k), low**2), high**2)
+
+    levels = [math.sqrt(schedule(k)) for k in range(1, table.max_iter + 1)]
+    least, most = min(levels), max(levels)
+    if low <= least and most <= high:
+        return schedule, []
+    note = (
+        f"denoiser: alpha asks for noise levels {least:.3g} to {most:.3g}, the denoiser was trained on {low:g} to "
+        f"{high:g}; levels outside are held at its bounds"
+    )
+    return held, [note]
 
 
 # -- what a measurement says --------------------------------------------------------------------------------
@@ -475,13 +504,21 @@ def _direct_plan(m: Measurement, config: RadarConfig, setting: Setting, image: D
 
 
 def _iterative_plan(
-    m: Measurement, config: RadarConfig, noise: NoiseTable, solver: SolverTable, setting: Setting, prior: Any
+    m: Measurement,
+    config: RadarConfig,
+    noise: NoiseTable,
+    solver: SolverTable,
+    setting: Setting,
+    prior: Any,
+    *,
+    alpha: float | Callable[[int], float] | None = None,
+    notes: Sequence[str] = (),
 ) -> Plan:
     grid, note = grid_of(m, config)
     _check_fits(grid, config, setting, copies=6)
     weights, file_std = _weights(m)
     y = _checked_data(m, weights)
-    notes: list[str] = [note]
+    notes = [note, *notes]
     facts: dict[str, Any] = {}
 
     def part(frames: tuple[int, ...], model: _Model, data: Tensor) -> Part:
@@ -494,7 +531,7 @@ def _iterative_plan(
         if how not in notes:
             notes.append(how)
         scaled = data / scale.to(data.real.dtype).reshape(-1, *(1,) * (data.ndim - 1))
-        solve = _solver(model, scaled, epsilon / scale, prior, solver)
+        solve = _solver(model, scaled, epsilon / scale, prior, solver, strength(solver) if alpha is None else alpha)
         return Part(frames=frames, operator=model.A, y=scaled, scale=scale, epsilon=epsilon / scale, solve=solve)
 
     groups = _groups(m, config, setting, grid, y, weights, solver.max_iter)
@@ -550,9 +587,13 @@ def _epsilon(
 
 
 def _solver(
-    model: _Model, y: Tensor, epsilon: Tensor, prior: Any, table: SolverTable
+    model: _Model,
+    y: Tensor,
+    epsilon: Tensor,
+    prior: Any,
+    table: SolverTable,
+    alpha: float | Callable[[int], float],
 ) -> Callable[[Tensor, Any], Iterator[State]]:
-    alpha = strength(table)
     projected = _projects(model, table)
     solvers = SolverCache(model.A, functools.partial(_inner_solver, model.A, table.cg_steps))
 

@@ -111,12 +111,17 @@ class DenoiserTable:
     """[denoiser]"""
 
     file: str = Field(
-        default="",
-        description="module:attribute, path.py:attribute, or a TorchScript .pt / torch.export .pt2 file",
+        default="radar-3d",
+        description="a name of 'backcast denoisers', a .safetensors file with its card, module:attribute, "
+        "path.py:attribute, or a TorchScript .pt / torch.export .pt2 file",
     )
-    scale_invariant: bool = Field(
-        default=True,
-        description="divide the magnitude by its peak before the denoiser and multiply back after",
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of a network's convolutions; bfloat16 is faster where the processor has it"
+    )
+    scale: Literal["bright", "peak", "none"] = Field(
+        default="bright",
+        description="what the magnitude is divided by before the denoiser and multiplied with after: the mean of its "
+        "brightest thousandth, its peak, or nothing but the data's own scale",
     )
 
 
@@ -165,7 +170,7 @@ class TvConfig(RadarConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PnpConfig(RadarConfig):
-    """Magnitude denoised by a given denoiser."""
+    """Magnitude denoised by a network."""
 
     noise: NoiseTable = NoiseTable()
     solver: PnpSolverTable = PnpSolverTable()

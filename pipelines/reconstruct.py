@@ -448,7 +448,8 @@ def reconstruct_file(job: Job, *, on_iteration: Sequence[OnIteration] = ()) -> D
     if job.denoiser:
         from denoisers.load import load_denoiser
 
-        denoiser = load_denoiser(job.denoiser, device=job.device)
+        precision = job.config.denoiser.precision
+        denoiser = load_denoiser(job.denoiser, device=job.device, precision=precision)
         extra |= {
             "denoiser": denoiser.name,
             "denoiser_version": denoiser.version,

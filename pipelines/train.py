@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from data.training import Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles
-from denoisers.card import Card
+from denoisers.card import Card, card_path, read_card
+from denoisers.errors import DenoiserError
 from denoisers.networks import build_network
 from denoisers.noise import GaussianNoise, MixedPairs, NoisyPairs, Pair
+from denoisers.optimisers import make_optimiser
 from denoisers.training import (
     TrainingOptions,
     TrainingReport,
@@ -30,7 +32,7 @@ from denoisers.training import (
     train,
     validation_of,
 )
-from denoisers.weight_files import load_weights, save_weights
+from denoisers.weight_files import check_hash, load_weights, save_weights
 from imaging import __version__
 from pipelines.atomic import write_text
 from pipelines.config import ConfigError, as_dict, read_toml, resolve, to_toml
@@ -95,9 +97,9 @@ def train_denoiser(
         CheckpointError: the folder holds another training.
         TrainingError: the loss left the finite numbers.
     """
-    with processes() as (rank, _):
+    with processes() as (rank, world):
         first = rank == 0
-        options = TrainingOptions(**asdict(config.training))
+        options = _options(config, world)
         network = _network(config)
         pairs, validation = training_pairs(config), validation_pairs(config)
         weights = folder / f"{config.name}.safetensors"
@@ -106,7 +108,6 @@ def train_denoiser(
             if overwrite:
                 for name in ("last.pt", "log.csv", weights.name, weights.with_suffix(".json").name):
                     (folder / name).unlink(missing_ok=True)
-            write_text(folder / "config.toml", to_toml(config))
         watcher = _Watcher(config, folder, say, progress and first)
         with watcher:
             result = train(
@@ -118,13 +119,17 @@ def train_denoiser(
                 resume=not overwrite,
                 device=device,
                 identity={k: v for k, v in as_dict(config).items() if k in ("network", "data", "noise", "validation")},
+                on_start=watcher.start,
                 on_report=[watcher.report] if first else [],
                 stop=stop,
             )
         if not result.finished:
             return Trained(None, result)
         if first:
-            save_weights(weights, network, _card(config, result, command, torch.device(device)))
+            card = _earlier_card(weights) if watcher.first_step == result.step else None
+            card = card or _card(config, result, command, torch.device(device))
+            card = replace(card, summary=config.summary, limits=config.limits, licence=config.licence)
+            save_weights(weights, network, card)
         return Trained(weights, result)
 
 
@@ -193,6 +198,17 @@ def validation_pairs(config: TrainConfig) -> Validation:
     return validation_of(by_level, config.validation.n)
 
 
+def _options(config: TrainConfig, world: int) -> TrainingOptions:
+    table = config.training
+    try:
+        make_optimiser(table.optimiser, [nn.Parameter(torch.zeros(2, 2))], lr=table.lr, options=table.optimiser_options)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"[training] {error}") from error
+    if table.batch % world:
+        raise ConfigError(f"[training] batch: expected a multiple of the {world} processes, found {table.batch}")
+    return TrainingOptions(**asdict(table))
+
+
 def _network(config: TrainConfig) -> nn.Module:
     table = config.network
     torch.manual_seed(table.seed)
@@ -218,6 +234,16 @@ def _network(config: TrainConfig) -> nn.Module:
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v.shape) for k, v in network.state_dict().items()}
+
+
+def _earlier_card(weights: Path) -> Card | None:
+    """What the run that trained these weights wrote of itself; None when the files are missing or damaged."""
+    try:
+        card = read_card(card_path(weights))
+        check_hash(weights, card)
+    except (DenoiserError, OSError):
+        return None
+    return card
 
 
 # -- the card -----------------------------------------------------------------------------------------------
@@ -279,6 +305,7 @@ class _Watcher(contextlib.AbstractContextManager["_Watcher"]):
 
     def __init__(self, config: TrainConfig, folder: Path, say: Say, progress: bool) -> None:
         self.config, self.folder, self.say = config, folder, say
+        self.first_step = 0
         self.bar: Any = None
         self.writer: Any = None
         if progress and sys.stderr.isatty():
@@ -313,6 +340,12 @@ class _Watcher(contextlib.AbstractContextManager["_Watcher"]):
             self.bar.stop()
         if self.writer is not None:
             self.writer.close()
+
+    def start(self, step: int) -> None:
+        self.first_step = step
+        write_text(self.folder / "config.toml", to_toml(self.config))  # not before: a refused one must leave the old
+        if step:
+            self.say(f"{self.folder}: {step} of {self.config.training.steps} steps are done; --overwrite begins anew")
 
     def report(self, r: TrainingReport, network: nn.Module) -> None:
         if self.bar is not None:

@@ -36,7 +36,9 @@ class DataTable:
     files_weight: float = Field(default=1.0, gt=0, description="of the files against 1 for the synthetic images")
     key: str = Field(default="", description="dataset inside the files, where there are several")
     value_range: tuple[float, float] | None = Field(
-        default=None, description="values that become 0 and 1, clipped; none takes percentiles 0.1 and 99.9"
+        default=None,
+        description="values that become 0 and 1, clipped; none takes 0 to the maximum, or percentiles 0.1 and 99.9 "
+        "where values are negative",
     )
     slices: Literal[0, 1, 2] = Field(default=0, description="2D: cut files perpendicular to this axis (z, y, x)")
     shape: tuple[int, ...] = Field(default=(24, 16, 16), description="of a training crop, (z,) y, x")
@@ -51,6 +53,10 @@ class DataTable:
             raise ValueError("expected kinds under [data.mix] or files, found neither")
         if len(self.shape) not in (2, 3):
             raise ValueError(f"shape: expected 2 or 3 numbers, found {len(self.shape)}")
+        if self.validation_shape and len(self.validation_shape) != len(self.shape):
+            raise ValueError(
+                f"validation_shape: expected {len(self.shape)} numbers as shape has, found {len(self.validation_shape)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -101,6 +107,7 @@ class TrainingTable:
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="bfloat16: mixed precision")
     validate_every: int = Field(default=500, ge=1, description="steps between validations")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(default=50, ge=1, description="steps between rows of log.csv; every validation adds one")
     patience: int | None = Field(default=None, ge=1, description="validations without a better one that end it")
     seed: int = Field(default=0, ge=0, description="of the loss's own randomness")
     workers: int = Field(default=0, ge=0, description="processes that make samples")
@@ -126,3 +133,5 @@ class TrainConfig:
             raise ValueError(f"name: expected a file name without folders, found {self.name!r}")
         if self.data.known_sigma is not None and self.training.loss == "supervised":
             raise ValueError("[data] known_sigma: expected loss sure or split, found supervised: nothing is clean")
+        if self.noise.mismatch_file and len(self.data.shape) != 3:
+            raise ValueError("[noise] mismatch_file: expected a shape of 3 numbers, found 2: iterates are volumes")

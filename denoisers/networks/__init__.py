@@ -36,6 +36,11 @@ def build_network(kind: str, options: Mapping[str, Any] | None = None) -> nn.Mod
         if name not in known:
             raise ValueError(f"network {kind}: unknown option {name}; it takes {', '.join(known)}")
     try:
-        return NETWORKS[kind](**given)
-    except (TypeError, ValueError) as error:
+        network = NETWORKS[kind](**given)
+    except ValueError as error:
         raise ValueError(f"network {kind}: {error}") from error
+    except (TypeError, RuntimeError, ArithmeticError) as error:  # torch's words for wrong types, sizes below 1
+        raise ValueError(f"network {kind}: cannot be built with {given}: {error}") from error
+    if any(p.numel() == 0 for p in network.parameters()):
+        raise ValueError(f"network {kind}: expected channels >= 1, got {given}")
+    return network
