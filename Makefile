@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # processes of the test run: one per core, one thread each
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test check-slow lint types bench bench-quality install docs-figures clean
+.PHONY: demo test check-slow lint types bench bench-quality bench-denoisers bench-pnp install docs-figures clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,12 @@ bench: install  ## speed and memory, side by side with the dense matrix
 
 bench-quality: install  ## the table of image quality in benchmarks/
 	$(BIN)/python benchmarks/quality.py --markdown benchmarks/quality.md
+
+bench-denoisers: install  ## error and time of the shipped denoisers, beside classical ones
+	$(BIN)/python benchmarks/denoising.py --markdown benchmarks/denoisers.md
+
+bench-pnp: install  ## plug-and-play beside the published arithmetic: quality, unlike targets, speed
+	$(BIN)/python benchmarks/pnp.py --markdown benchmarks/pnp.md
 
 docs-figures: install  ## the pictures in docs/, from simulated and measured scans
 	$(BIN)/python docs/make_figures.py

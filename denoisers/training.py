@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import hashlib
 import io
 import json
@@ -43,7 +44,8 @@ class TrainingOptions:
     Args:
         steps: gradient steps in all.
         batch: samples per step, over all processes.
-        loss: supervised, sure or split; the last two need no clean images, only the noise level.
+        loss: supervised (mean squared error), log_supervised (its logarithm per image above 1e-3, for images of very
+            different difficulty), or sure or split, which need no clean images, only the noise level.
         optimiser: a name of torch.optim or, with the extra optimizers, of pytorch_optimizer.
         optimiser_options: further keyword arguments of the optimiser.
         lr: learning rate.
@@ -64,7 +66,7 @@ class TrainingOptions:
 
     steps: int
     batch: int = 16
-    loss: Literal["supervised", "sure", "split"] = "supervised"
+    loss: Literal["supervised", "log_supervised", "sure", "split"] = "supervised"
     optimiser: str = "AdamW"
     optimiser_options: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 1e-3
@@ -156,6 +158,7 @@ def validation_of(pairs_by_level: Mapping[float, Dataset[Pair]], n: int, *, batc
     if n < 1 or not pairs_by_level:
         raise ValueError(f"validation: expected at least one image and one noise level, got {n} and none")
 
+    @torch.no_grad()
     def score(network: nn.Module) -> tuple[float, dict[float, float]]:
         place = next(network.parameters())
         errors = {}
@@ -498,6 +501,7 @@ def processes() -> Iterator[tuple[int, int]]:
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:
+        gc.collect()  # a DDP module is a cycle; one that outlives its group aborts the process as it ends
         dist.destroy_process_group()
 
 

@@ -234,7 +234,8 @@ def _build(
         path, inner = (*table, field.name), _table_of(hints[field.name])
         opened = {p[-1]: v for p, v in values.items() if p[:-1] == path}
         if inner is not None:
-            if any(p[: len(path)] == path for p in values):
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required or any(p[: len(path)] == path for p in values):
                 arguments[field.name] = _build(inner, path, values, known, origin, owner)
         elif opened:  # a table of free keys
             arguments[field.name] = opened

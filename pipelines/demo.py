@@ -12,13 +12,13 @@ from pipelines.figures import projections_png
 from pipelines.progress import Plain
 from pipelines.simulate import simulate_files
 
-METHODS = ("backprojection", "l1", "tv")
+METHODS = ("backprojection", "l1", "tv", "pnp")
 SCENE = ("target=letters", "target_parameters.text=R", "target_parameters.thickness_m=0.03")
-TITLES = {"backprojection": "back-projection", "l1": "l1", "tv": "TV"}
+TITLES = {"backprojection": "back-projection", "l1": "l1", "tv": "TV", "pnp": "plug-and-play"}
 
 
 def run_demo(modality: str, output: Path, *, seed: int, say: Callable[[str], None]) -> tuple[str, Path]:
-    """Simulate a scene, image it by back-projection, l1 and TV, compare with the truth, draw.
+    """Simulate a scene, image it by back-projection, l1, TV and plug-and-play, compare with the truth, draw.
 
     Args:
         modality: "mimo_radar".

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from data.measurement import Measurement, Scale
     from imaging.operators.base import LinearOperator
     from imaging.priors import Denoiser
+    from imaging.solvers.run import KeepBest
     from imaging.solvers.state import State
 
 Kind = Literal["direct", "iterative, classical", "learned"]
 
 #: What `reconstruct` takes for a modality when no method is named.
-DEFAULT_METHOD = {"mimo_radar": "tv"}
+DEFAULT_METHOD = {"mimo_radar": "pnp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,9 @@ class Plan:
         quantity, units, long_name: of the image.
         stop: per-problem stopping test.
         max_iter: iterations at most; 0 for a direct method.
+        image: of a state; None takes its x.
+        keep_best: which iterate is returned when not the last, and when to give up; None guards against growth of the
+            residual alone.
         notes: sentences on what was assumed, for the user and the provenance; grows while parts are made.
         facts: plain values for the provenance (epsilon, data scale, solver); filled while parts are made.
     """
@@ -91,6 +95,8 @@ class Plan:
     long_name: str = ""
     stop: Callable[[State], Tensor] | None = None
     max_iter: int = 0
+    image: Callable[[State], Tensor] | None = None
+    keep_best: KeepBest | None = None
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -169,7 +175,7 @@ METHODS: tuple[Method, ...] = (
         name="pnp",
         modalities=("mimo_radar",),
         kind="learned",
-        summary="magnitude denoised by any denoiser (-d) under a data constraint (plug-and-play C-SALSA)",
+        summary="magnitude denoised by a network (or any denoiser, -d) under a data constraint (plug-and-play C-SALSA)",
         config=radar.PnpConfig,
         function="pipelines.radar:pnp",
         takes_denoiser=True,

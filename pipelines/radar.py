@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -27,6 +28,7 @@ from imaging.operators.planar_scan import PlanarScan, find_raster, near_field_op
 from imaging.priors import L1, Magnitude, TotalVariation
 from imaging.solvers import CgSolver, SolverCache, csalsa, csalsa_projected, relative_change_below, starting_image
 from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
+from imaging.solvers.run import KeepBest
 from imaging.solvers.state import State
 from pipelines.methods import Part, Plan, Setting
 from pipelines.radar_config import (
@@ -137,7 +139,28 @@ def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
         denoiser = load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
     alpha, notes = _trained_strength(config.solver, getattr(denoiser, "noise_range", None))
     prior = Magnitude(denoiser, relative=False if config.denoiser.scale == "none" else config.denoiser.scale)
-    return _iterative_plan(m, config, config.noise, config.solver, setting, prior, alpha=alpha, notes=notes)
+    solver = config.solver
+    plan = _iterative_plan(m, config, config.noise, solver, setting, prior, alpha=alpha, notes=notes)
+    return dataclasses.replace(
+        plan,
+        image=denoised if solver.output == "denoised" else None,
+        keep_best=None if solver.patience is None else KeepBest(distance, solver.patience),
+    )
+
+
+def denoised(state: State) -> Tensor:
+    """The split on which the denoiser acts: a clean background, and close to the image that fits the data."""
+    split: Tensor = state.v1  # type: ignore[attr-defined]
+    return split
+
+
+def distance(state: State) -> Tensor:
+    """‖x - v1‖/‖v1‖ between the image that fits the data and the denoised one.
+
+    It falls while the two find each other. When a denoiser drifts off, they part, while the fit of x stays what it is:
+    the closest iterate is near the best one, which nothing else that is known without the truth tells.
+    """
+    return state.primal
 
 
 def _trained_strength(

@@ -82,9 +82,21 @@ class TvSolverTable(SolverTable):
 class PnpSolverTable(SolverTable):
     """[solver] of pnp: alpha is the variance of the noise that the denoiser is told to remove."""
 
-    alpha: float = Field(default=1e-2, gt=0, description="denoiser's noise variance sigma² on a unit-peak image")
-    max_iter: int = Field(default=15, ge=1, description="iterations at most")
-    tol: float = Field(default=5e-4, ge=0, description="stop when the image's relative change falls below")
+    alpha: float = Field(default=1e-2, gt=0, description="denoiser's noise variance sigma² on a unit-peak image, first")
+    alpha_final: float | None = Field(
+        default=1e-3, gt=0, description="the same at max_iter, reached geometrically; none keeps alpha"
+    )
+    max_iter: int = Field(default=12, ge=1, description="iterations at most")
+    tol: float = Field(default=5e-3, ge=0, description="stop when the image's relative change falls below")
+    patience: int | None = Field(
+        default=3,
+        ge=1,
+        description="stop after this many iterations in which denoised image and data did not come closer, and take "
+        "the closest; none takes the last iterate",
+    )
+    output: Literal["denoised", "consistent"] = Field(
+        default="denoised", description="the denoiser's last result, or the image that fits the data to within epsilon"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -314,7 +314,7 @@ def _iterate(
         rows = _rows(state, y_norm[active.to(y_norm.device)], elapsed)
         if truth is not None:
             reference = truth[[part.frames[i] for i in active.tolist()]].to(state.x.device)
-            size = state.x.abs().to(reference.dtype)
+            size = (state.x if plan.image is None else plan.image(state)).abs().to(reference.dtype)
             psnr = metrics.psnr(size, reference, normalise="peak").tolist()
             nmse = metrics.nmse(size, reference, normalise="peak").tolist()
             for row, p, e in zip(rows, psnr, nmse, strict=True):
@@ -331,7 +331,7 @@ def _iterate(
         stop=plan.stop,
         max_iter=plan.max_iter,
         callbacks=[record],
-        keep_best=KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
+        keep_best=plan.keep_best or KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
     )
     log.outcomes.extend(outcomes)
     if Outcome.INTERRUPTED in outcomes:
@@ -343,7 +343,7 @@ def _iterate(
                 f"noise: no image within the grid fits the data as closely as the noise level asks, the residual is "
                 f"{missed:.3g} times epsilon; the noise level may be set too low, or the model miss something"
             )
-    return state.x
+    return state.x if plan.image is None else plan.image(state)
 
 
 def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:

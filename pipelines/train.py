@@ -174,8 +174,8 @@ def training_pairs(config: TrainConfig) -> Dataset[Pair]:
     clean = clean_images(config, "train", config.data.shape, augment=True)
     noise, seed = GaussianNoise(config.noise.low, config.noise.high), config.data.seed
     pairs: Dataset[Pair] = NoisyPairs(clean, noise, seed=seed, known_sigma=config.data.known_sigma)
-    if config.noise.mismatch_file:
-        iterates = MismatchPairs(Path(config.noise.mismatch_file), config.data.shape, seed=seed)
+    if config.noise.mismatch_files:
+        iterates = MismatchPairs([Path(f) for f in config.noise.mismatch_files], config.data.shape, seed=seed)
         pairs = MixedPairs(pairs, iterates, fraction=config.noise.mismatch_fraction, seed=seed)
     return pairs
 
@@ -292,8 +292,9 @@ def _data_in_words(config: TrainConfig) -> str:
         parts.append(f"files: {', '.join(Path(f).name for f in data.files)}")
     if data.known_sigma is not None:
         parts.append(f"noisy images of level {data.known_sigma:g}, no clean ones")
-    if config.noise.mismatch_file:
-        parts.append(f"{config.noise.mismatch_fraction:.0%} iterates of a solver ({config.noise.mismatch_file})")
+    if config.noise.mismatch_files:
+        files = ", ".join(Path(f).name for f in config.noise.mismatch_files)
+        parts.append(f"{config.noise.mismatch_fraction:.0%} iterates of a solver ({files})")
     return "; ".join(parts)
 
 

@@ -65,8 +65,8 @@ class NoiseConfig:
 
     low: float = Field(default=0.0, ge=0, description="smallest standard deviation")
     high: float = Field(default=0.2, gt=0, description="largest standard deviation")
-    mismatch_file: str = Field(
-        default="", description="pairs from a solver's iterates, as 'python -m pipelines.mismatch' writes them"
+    mismatch_files: tuple[str, ...] = Field(
+        default=(), description="pairs from a solver's iterates, as 'python -m pipelines.mismatch' writes them"
     )
     mismatch_fraction: float = Field(default=0.5, ge=0, le=1, description="share of those pairs, when there is a file")
 
@@ -89,7 +89,7 @@ class TrainingTable:
 
     steps: int = Field(ge=1, description="gradient steps in all")
     batch: int = Field(default=16, ge=1, description="samples per step, over all processes")
-    loss: Literal["supervised", "sure", "split"] = Field(
+    loss: Literal["supervised", "log_supervised", "sure", "split"] = Field(
         default="supervised", description="sure and split need no clean images, only the noise level"
     )
     optimiser: str = Field(default="AdamW", description="of torch.optim, or of pytorch_optimizer (extra optimizers)")
@@ -131,7 +131,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name: expected a file name without folders, found {self.name!r}")
-        if self.data.known_sigma is not None and self.training.loss == "supervised":
-            raise ValueError("[data] known_sigma: expected loss sure or split, found supervised: nothing is clean")
-        if self.noise.mismatch_file and len(self.data.shape) != 3:
-            raise ValueError("[noise] mismatch_file: expected a shape of 3 numbers, found 2: iterates are volumes")
+        if self.data.known_sigma is not None and self.training.loss not in ("sure", "split"):
+            found = self.training.loss
+            raise ValueError(f"[data] known_sigma: expected loss sure or split, found {found}: nothing is clean")
+        if self.noise.mismatch_files and len(self.data.shape) != 3:
+            raise ValueError("[noise] mismatch_files: expected a shape of 3 numbers, found 2: iterates are volumes")

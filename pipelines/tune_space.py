@@ -68,8 +68,8 @@ SUGGESTED: Mapping[str, Mapping[str, Suggestion]] = {
     "tv": {**_SOLVER, "tv.l1_weight": Suggestion(Range(0.0, 5.0))},
     "pnp": {
         **_SOLVER,
-        "solver.alpha": Suggestion(Range(1e-4, 1e-1, log=True)),
-        "solver.alpha_final": Suggestion(Range(1e-5, 1e-1, log=True)),
+        "solver.alpha": Suggestion(Range(1e-4, 4e-2, log=True)),  # up to sigma = 0.2, where the weights were trained
+        "solver.alpha_final": Suggestion(Range(1e-6, 4e-2, log=True)),
         "solver.tol": Suggestion(Range(1e-4, 1e-2, log=True)),
         "solver.max_iter": Suggestion(Range(5, 40)),
     },

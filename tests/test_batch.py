@@ -590,7 +590,7 @@ def test_a_memory_limit_that_is_too_small(tmp_path):
         (["-c", "none.toml"], "none.toml: cannot be read"),
         (["--device", "cuda:99"], "--device cuda:99"),
         (["--device", "quantum"], "expected auto, cpu, cuda"),
-        (["-m", "pnp"], "needs a denoiser"),
+        (["-m", "pnp", "-s", "denoiser.file="], "needs a denoiser"),
         (["-m", "pnp", "-d", "nowhere:f"], "no module nowhere"),
         (["-m", "tv", "-d", "x:f"], "method tv takes none"),
         (["--max-memory", "lots"], "memory size"),

@@ -61,8 +61,17 @@ def test_every_command_has_help():
         "methods",
         "demo",
         "doctor",
+        "train",
     }
-    for name in (*names, "config", "config init", "config show", "config check"):
+    for name in (
+        *names,
+        "config",
+        "config init",
+        "config show",
+        "config check",
+        *(f"denoisers {c}" for c in ("list", "info", "verify")),
+        "denoisers",
+    ):
         done = cli(*name.split(), "--help")
         assert done.status == 0
         assert "Usage:" in done.out

@@ -144,6 +144,22 @@ def test_your_own_denoiser():
     torch.testing.assert_close(denoise(noisy[:1], 0.1), denoise(noisy, 0.1)[:1])
 
 
+def test_train_denoiser(tmp_path, monkeypatch, capsys):
+    """As a script, shrunk; a second run finds nothing left to do."""
+    from denoisers import load_denoiser
+
+    monkeypatch.chdir(tmp_path)
+    run_script("train_denoiser", 8)
+    printed = capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["step 2", "step 4", "step 6", "step 8"]
+    weights = (tmp_path / "trained" / "small.safetensors").read_bytes()
+    denoise = load_denoiser("trained/small.safetensors")
+    assert denoise(torch.rand(1, 9, 8, 7), 0.1).shape == (1, 9, 8, 7)
+    run_script("train_denoiser", 8)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "trained" / "small.safetensors").read_bytes() == weights
+
+
 # -- measured -----------------------------------------------------------------------------------
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from batch_cases import ROOT, command, environment
+from batch_cases import ROOT, environment
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -25,10 +22,12 @@ from denoisers.checkpoint import CheckpointError, load_checkpoint
 from denoisers.losses import LOSSES, split, supervised, sure
 from denoisers.noise import MixedPairs, generator_of
 from denoisers.optimisers import make_optimiser, rate_factor
-from denoisers.training import TrainingError, TrainingResult, weights_sha256
+from denoisers.training import TrainingError, weights_sha256
 from pipelines.train import clean_images, train_denoiser
 from pipelines.train_config import DataTable, NetworkTable, NoiseConfig, TrainConfig, TrainingTable, ValidationTable
 
+#: For processes that import this file.
+SELF = {**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 
 
@@ -67,6 +66,10 @@ def outcome(folder, result, net):
     return result, weights_sha256(net), (folder / "log.csv").read_bytes(), load_checkpoint(folder / "last.pt")
 
 
+def rows_of(folder):
+    return list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+
+
 def equal(a, b):
     """Nested plain values and tensors, bit for bit."""
     if isinstance(a, torch.Tensor):
@@ -102,7 +105,7 @@ def test_noise_levels_are_uniform():
 
 def test_a_pair_depends_on_seed_and_number_alone():
     other = NoisyPairs(Squares(), GaussianNoise(0.05, 0.2), seed=1)
-    other[3], other[0]  # noqa: B018 (what was asked before must not matter)
+    other[3], other[0]  # what was asked before must not matter
     for index in (7, 0, 7):
         assert equal(PAIRS[index], other[index])
     assert not torch.equal(PAIRS[7][0], PAIRS[8][0])
@@ -138,6 +141,13 @@ class Shrink(nn.Module):
 
     def forward(self, v, sigma):
         return 0.7 * v
+
+
+class Same(nn.Module):
+    """D(v) = v."""
+
+    def forward(self, v, sigma):
+        return v
 
 
 class Soft(nn.Module):
@@ -192,7 +202,14 @@ def test_sure_of_a_linear_denoiser_is_its_formula():
 
 
 def test_losses_by_name():
-    assert set(LOSSES) == {"supervised", "sure", "split"}
+    assert set(LOSSES) == {"supervised", "log_supervised", "sure", "split"}
+
+
+def test_the_logarithm_of_the_error_is_its_formula():
+    clean = torch.stack([Squares()[i] for i in range(2)])[:, None]
+    v = clean + torch.tensor([0.01, 0.5]).reshape(2, 1, 1, 1)
+    loss = LOSSES["log_supervised"](Same(), v, clean, torch.zeros(2), generator_of(0, 0))
+    assert float(loss) == pytest.approx(1e-3 * (math.log(1.1) + math.log(251)) / 2, rel=1e-4)
 
 
 # -- schedules and optimisers ---------------------------------------------------------------------------------
@@ -214,7 +231,7 @@ def test_plateau_divides_the_rate_by_ten(tmp_path):
     scores = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.5, 1.5, 1.5, 1.5])
     o = options(steps=9, schedule="plateau", plateau_patience=2, validate_every=1, warmup=0)
     result = train(network(), PAIRS, lambda net: (next(scores), {0.1: 1.0}), o, folder=tmp_path)
-    rates = [float(r["learning_rate"]) / o.lr for r in csv.DictReader((tmp_path / "log.csv").open())]
+    rates = [float(r["learning_rate"]) / o.lr for r in rows_of(tmp_path)]
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
     assert (result.best_step, result.best_mse) == (5, 1.0)
 
@@ -278,12 +295,9 @@ def test_options_of_an_optimiser_arrive():
 def test_training_lowers_the_error_and_ends_with_the_best_weights(tmp_path):
     net, seen = network(), []
     o = options(steps=60, lr=1e-2, validate_every=20, log_every=10)
-    start = VALIDATE(net.eval())[0]
-    with torch.no_grad():
-        start = VALIDATE(net)[0]
+    start, _ = VALIDATE(net.eval())
     result = train(net, PAIRS, VALIDATE, o, folder=tmp_path, on_report=[lambda r, n: seen.append(r)])
-    with torch.no_grad():
-        again, levels = VALIDATE(net)
+    again, levels = VALIDATE(net)
     assert result.finished
     assert not net.training
     assert again == result.best_mse < start
@@ -292,7 +306,7 @@ def test_training_lowers_the_error_and_ends_with_the_best_weights(tmp_path):
     assert [r.step for r in seen] == [10, 20, 30, 40, 50, 60]
     assert [r.validation_mse is not None for r in seen] == [False, True] * 3
     assert min(r.validation_mse for r in seen[1::2]) == result.best_mse
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    rows = rows_of(tmp_path)
     assert [int(r["step"]) for r in rows] == [10, 20, 30, 40, 50, 60]
     assert [float(r["train_loss"]) for r in rows] == [r.train_loss for r in seen]
     assert [r["validation_mse"] == "" for r in rows] == [True, False] * 3
@@ -353,54 +367,40 @@ def test_early_stopping_waits_for_as_many_validations(tmp_path):
 
 def test_workers_make_the_same_samples():
     code = """
-import sys
 import test_training as t
 net = t.network()
-t.train(net, t.PAIRS, t.VALIDATE, t.options(steps=6, workers=int(sys.argv[1])))
+t.train(net, t.PAIRS, t.VALIDATE, t.options(steps=6, workers=2))
 print(t.weights_sha256(net))
 """
-    env = {**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    found = [
-        subprocess.run([sys.executable, "-c", code, n], env=env, capture_output=True, text=True, timeout=120)
-        for n in ("0", "2")
-    ]
-    assert [f.returncode for f in found] == [0, 0], found[1].stderr
-    assert found[0].stdout == found[1].stdout != ""
+    ran = subprocess.run([sys.executable, "-c", code], env=SELF, capture_output=True, text=True, timeout=120)
+    net = network()
+    train(net, PAIRS, VALIDATE, options(steps=6))
+    assert ran.stdout == f"{weights_sha256(net)}\n", ran.stderr
 
 
 def test_a_killed_run_is_the_same_as_one_that_was_not(tmp_path):
-    """kill -9 in the middle; the same command goes on from the last checkpoint."""
-    folder = made(tmp_path / "b")
+    """kill -9 in step 8; what goes on from the last checkpoint, of step 6, ends as if nothing had been."""
+    folder, steps = made(tmp_path / "b"), []
     code = """
 import sys, time
 from pathlib import Path
 import test_training as t
-net, slow = t.network(), float(sys.argv[2])
 def report(r, n):
     print(r.step, flush=True)
-    time.sleep(slow)
-result = t.train(net, t.PAIRS, t.VALIDATE, t.options(log_every=1), folder=Path(sys.argv[1]), resume=True,
-                 on_report=[report])
-print(t.weights_sha256(net), result.best_mse)
+    time.sleep(60 * (r.step == 8))
+t.train(t.network(), t.PAIRS, t.VALIDATE, t.options(), folder=Path(sys.argv[1]), on_report=[report])
 """
-    env = {**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    line = [sys.executable, "-c", code, str(folder)]
-    running = subprocess.Popen([*line, "1"], env=env, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen([sys.executable, "-c", code, str(folder)], env=SELF, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
-    for text in running.stdout:
-        if text == "8\n":
-            break
-    running.kill()
+    with running.stdout as printed:
+        assert [next(printed) for _ in range(4)] == ["2\n", "4\n", "6\n", "8\n"]
+        running.kill()
     assert running.wait() == -signal.SIGKILL
-    running.stdout.close()
-    assert load_checkpoint(folder / "last.pt")["step"] == 6
-    rest = subprocess.run([*line, "0"], env=env, capture_output=True, text=True, timeout=120)
-    assert rest.stdout.splitlines()[0] == "7", rest.stderr
-    whole = network()
-    result = train(whole, PAIRS, VALIDATE, options(log_every=1), folder=made(tmp_path / "a"))
-    assert rest.stdout.splitlines()[-1] == f"{weights_sha256(whole)} {result.best_mse}"
-    assert (folder / "log.csv").read_bytes() == (tmp_path / "a" / "log.csv").read_bytes()
-    assert equal(load_checkpoint(folder / "last.pt"), load_checkpoint(tmp_path / "a" / "last.pt"))
+    rest, whole = network(seed=3), network()
+    result = train(rest, PAIRS, VALIDATE, options(), folder=folder, resume=True, on_start=steps.append)
+    done = train(whole, PAIRS, VALIDATE, options(), folder=made(tmp_path / "a"))
+    assert steps == [6]
+    assert equal(list(outcome(folder, result, rest)), list(outcome(tmp_path / "a", done, whole)))
 
 
 def test_no_average_takes_the_weights():
@@ -614,7 +614,7 @@ def test_without_resume_it_begins_anew(tmp_path):
         ({"ema": 1.0}, "0 <= ema < 1"),
         ({"clip": 0.0}, "clip: expected > 0"),
         ({"patience": 0}, "patience: expected >= 1"),
-        ({"loss": "l1"}, "loss: expected one of supervised, sure, split, got 'l1'"),
+        ({"loss": "l1"}, "loss: expected one of supervised, log_supervised, sure, split, got 'l1'"),
         ({"schedule": "step"}, "schedule: expected one of constant, cosine, plateau"),
         ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
     ],
@@ -656,13 +656,17 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path):
     file = tmp_path / "config.toml"
     file.write_bytes((tmp_path / "one" / "config.toml").read_bytes())
     line = [str(TORCHRUN), "--standalone", "--nproc-per-node", "2", "-m", "pipelines.cli", "train", str(file)]
-    env = {**environment(), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [*line, "-o", str(tmp_path / "two")], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        [*line, "-o", str(tmp_path / "two")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == [str(tmp_path / "two" / "tiny.safetensors")]
-    curves = [list(csv.DictReader((tmp_path / n / "log.csv").open())) for n in ("one", "two")]
+    curves = [rows_of(tmp_path / n) for n in ("one", "two")]
     assert [int(row["step"]) for row in curves[1]] == list(range(1, 21))
     for one, two in zip(*curves, strict=True):
         assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=1e-4)

@@ -20,10 +20,12 @@ from denoisers.networks.layers import (
 
 #: The noise channel is in units of this, so that it is of the order of 1.
 SIGMA_UNIT = 0.2
+#: Bound of the offset: images have a peak of about 1, and training stays stable.
+LARGEST = 2.0
 
 
 class GatedUNet3d(nn.Module):
-    """D(v) = g · v + h, with gate 0 < g < 1 and offset h, per voxel, from a small U-Net on the space-to-depth volume.
+    """D(v) = g · v + h, gate 0 < g < 1 and offset |h| < 2 per voxel from a small U-Net on the space-to-depth volume.
 
     Radar scenes are mostly empty. A direct output has to repeat what it sees where there is something, a residual
     one has to repeat the noise where there is nothing; with a gate each is one number (0 or 1), which small
@@ -69,7 +71,7 @@ class GatedUNet3d(nn.Module):
         for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             z = blocks(skipped.pop() + up(z))
         gate, offset = depth_to_space(self.tail(z)).to(v.dtype).split(1, dim=1)
-        return crop_to(torch.sigmoid(gate) * padded + offset, v.shape[2:])
+        return crop_to(torch.sigmoid(gate) * padded + LARGEST * torch.tanh(offset / LARGEST), v.shape[2:])
 
 
 def _residuals(channels: int, n: int) -> nn.Sequential:

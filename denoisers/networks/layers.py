@@ -39,11 +39,14 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def pad_to_multiple(v: Tensor, multiple: int) -> Tensor:
-    """Repeat the last voxel of every spatial axis until its length is a multiple: (b, c, *spatial)."""
+    """Zeros at the end of every spatial axis until its length is a multiple: (b, c, *spatial).
+
+    That is what a padded convolution sees beyond a volume anyway; repeated voxels would look like an object.
+    """
     short = [-n % multiple for n in v.shape[2:]]
     if not any(short):
         return v
-    return F.pad(v, [p for s in reversed(short) for p in (0, s)], mode="replicate")
+    return F.pad(v, [p for s in reversed(short) for p in (0, s)])
 
 
 def crop_to(v: Tensor, size: torch.Size) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from imaging.priors._check import check_step, check_weight
 from imaging.priors.protocols import Denoiser, Prior
 
-
 Scale = Literal["peak", "bright"]
 #: Share of the voxels whose mean is the "bright" scale, and the least share of the peak that it may be.
 BRIGHT, LEAST = 1e-3, 0.5
