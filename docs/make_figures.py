@@ -35,7 +35,13 @@ from pipelines.progress import Plain
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 SHARED = Path(os.environ.get("BACKCAST_SHARED", ROOT.parent / "shared")) / "data" / "radar"
-TITLES = {"rangemigration": "range migration", "backprojection": "back-projection", "l1": "l1", "tv": "TV"}
+TITLES = {
+    "rangemigration": "range migration",
+    "backprojection": "back-projection",
+    "l1": "l1",
+    "tv": "TV",
+    "pnp": "plug-and-play",
+}
 #: A dense scan determines the image well: few iterations, a weak prior.
 FOAM_TV = ("noise.snr_db=8", "solver.alpha=0.01", "tv.l1_weight=0.3", "solver.max_iter=6")
 INSERT_X_M, INSERT_Y_M = (-0.155, 0.015), (-0.080, 0.090)
@@ -43,27 +49,30 @@ FOAM_RADIUS_M, PLASTIC_RADIUS_M = 0.040, 0.0155
 
 
 def demo(folder: Path) -> None:
-    """The first screen of the README: truth, back-projection, l1 and TV of a letter."""
+    """The first screen of the README: truth, back-projection, l1, TV and plug-and-play of a letter."""
     text, picture = run_demo("mimo_radar", folder / "demo", seed=0, say=say)
     say(text)
     shutil.copyfile(picture, IMAGES / "demo.png")
 
 
 def foam(folder: Path) -> None:
-    """The square insert by range migration and TV, and the whole panel."""
+    """The square insert by range migration, TV and plug-and-play, and the whole panel by the first two."""
     scan = folder / "foam.h5"
     write_scan("puf_foam_scan", measured("puf_planar_22-26GHz.npz"), scan)
     results = {"rangemigration": reconstruct(scan, "rangemigration"), "tv": reconstruct(scan, "tv", *FOAM_TV)}
     example("foam_insert").main(*results.values())
     volumes = {name: read_reconstruction(path) for name, path in results.items()}
+    volumes["pnp"] = read_reconstruction(reconstruct(scan, "pnp", "noise.snr_db=8"))
+    for name, volume in volumes.items():
+        say(f"foam {name}: residual {float(volume.metrics['measurement_residual'].value):.3f}")
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9}):
         _insert_picture(volumes)
-        _panel_picture(volumes)
+        _panel_picture({name: volumes[name] for name in results})
 
 
 def _insert_picture(volumes: dict[str, Reconstruction]) -> None:
-    figure = Figure(figsize=(8.2, 7.4), dpi=130, layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    figure = Figure(figsize=(8.2, 10.6), dpi=130, layout="constrained")
+    grid = figure.subplots(len(volumes), 2, sharex=True, sharey=True)
     for row, (name, result) in zip(grid, volumes.items(), strict=True):
         for axes, z_m in zip(row, (0.085, 0.090), strict=True):
             shown = _show_foam(axes, name, result, z_m, limits=(0.3, 1.6))
@@ -96,19 +105,20 @@ def _show_foam(axes: Axes, name: str, result: Reconstruction, z_m: float, limits
 
 
 def cylinders(folder: Path) -> None:
-    """The plastic cylinder outside and inside the foam one: back-projection, l1 and TV."""
+    """The plastic cylinder outside and inside the foam one: back-projection, l1, TV and plug-and-play."""
+    methods = ("backprojection", "l1", "tv", "pnp")
     sets = (("Ext", 0.056, 0.0), ("Int", 0.007, 0.0))
     volumes: dict[tuple[str, str], Reconstruction] = {}
     for name, *_ in sets:
         scan = folder / f"cylinders_{name}.h5"
         write_scan("fresnel_cylinders", measured(f"fresnel_FoamDiel{name}TM.npz"), scan)
-        for method in ("backprojection", "l1", "tv"):
+        for method in methods:
             volumes[name, method] = read_reconstruction(reconstruct(scan, method))
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9}):
-        figure = Figure(figsize=(9.6, 6.6), dpi=130, layout="constrained")
-        grid = figure.subplots(2, 3, sharex=True, sharey=True)
+        figure = Figure(figsize=(12.6, 6.6), dpi=130, layout="constrained")
+        grid = figure.subplots(2, len(methods), sharex=True, sharey=True)
         for row, (name, x, y) in zip(grid, sets, strict=True):
-            for axes, method in zip(row, ("backprojection", "l1", "tv"), strict=True):
+            for axes, method in zip(row, methods, strict=True):
                 image, extent = layer(volumes[name, method], 0.0)
                 level = 20 * np.log10(np.maximum(image / image.max(), 1e-6))
                 shown = axes.imshow(
@@ -118,8 +128,12 @@ def cylinders(folder: Path) -> None:
                 axes.add_patch(Circle((x, y), PLASTIC_RADIUS_M, fill=False, lw=1, color="cyan"))
                 px, py = peak_m(image, extent)
                 axes.plot(px, py, "x", color="black", ms=5)
-                axes.set_title(f"{name}, {TITLES[method]}: peak at ({1e3 * px:.1f}, {1e3 * py:.1f}) mm")
-                say(f"cylinders {name} {method}: brightest voxel at x = {px:.4f}, y = {py:.4f} m")
+                axes.set_title(f"{name}, {TITLES[method]}\npeak at ({1e3 * px:.1f}, {1e3 * py:.1f}) mm")
+                residual = float(volumes[name, method].metrics["measurement_residual"].value)
+                say(
+                    f"cylinders {name} {method}: brightest voxel at x = {px:.4f}, y = {py:.4f} m, "
+                    f"residual {residual:.3f}"
+                )
         label(grid)
         figure.colorbar(shown, ax=grid, shrink=0.8, label="magnitude (dB below each image's peak)")
         save(figure, "cylinders.png")

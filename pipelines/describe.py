@@ -111,6 +111,11 @@ def what_fits(method: str | None, file: Path) -> str:
                 with contextlib.suppress(ConfigError):
                     resolve(configuration(modality), [(str(file), tables)], [], name=f"the simulation of {modality}")
                     return f"the simulation of {modality}"
+            if {"network", "training"} & set(tables):
+                from pipelines.train_config import TrainConfig
+
+                resolve(TrainConfig, [(str(file), tables)], [], name="a training")
+                return "a training"
         raise
     return f"method {method_of_files(method, [file]).name}"
 
@@ -131,12 +136,13 @@ def config_of_result(path: Path) -> str:
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: /provenance/config: expected a configuration of Backcast, found none") from error
     values.pop("denoiser_sha256", None)
-    config: Any = resolve(method.config, [(str(path), _without_none(values))], name=f"method {method.name}")
+    config: Any = resolve(method.config, [(str(path), _none_as_text(values))], name=f"method {method.name}")
     return to_toml(config, head={"method": method.name})
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+def _none_as_text(values: dict[str, Any]) -> dict[str, Any]:
+    """As TOML says it: a none that was left out would become the default."""
+    return {k: _none_as_text(v) if isinstance(v, dict) else "none" if v is None else v for k, v in values.items()}
 
 
 def _star(method: Method) -> str:

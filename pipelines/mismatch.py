@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from data.simulate import MimoRadarSimulation, circular_noise, mimo_radar, noise_std
 from data.training import SyntheticVolumes
+from denoisers.checkpoint import write_atomically
 from denoisers.load import load_denoiser
 from denoisers.noise import Pair, generator_of
 from imaging.operators import Grid, NearFieldMimo
@@ -123,6 +124,7 @@ class MismatchPairs(Dataset[Pair]):
         import h5py
 
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        shapes: list[torch.Size] = []
         for path in paths:
             try:
                 with h5py.File(path) as file:
@@ -133,6 +135,12 @@ class MismatchPairs(Dataset[Pair]):
                 ) from error
             if noisy.ndim != 4 or any(n < s for n, s in zip(noisy.shape[1:], shape, strict=True)):
                 raise ConfigError(f"{path}: expected volumes of at least {shape}, found {tuple(noisy.shape[1:])}")
+            shapes.append(noisy.shape[1:])
+            if clean.shape != noisy.shape or sigma.shape != noisy.shape[:1] or noisy.shape[1:] != shapes[0]:
+                raise ConfigError(
+                    f"{path}: expected /noisy and /clean (n, {', '.join(map(str, shapes[0]))}) and /sigma (n,), found "
+                    f"{tuple(noisy.shape)}, {tuple(clean.shape)} and {tuple(sigma.shape)}"
+                )
             parts.append((noisy, clean, sigma))
         self.noisy, self.clean, self.sigma = (torch.cat(column) for column in zip(*parts, strict=True))
         self.shape, self.seed = shape, seed
@@ -185,13 +193,16 @@ def main(arguments: list[str] | None = None) -> None:
         error = float((part[0] - part[1]).square().mean())
         print(f"{len(parts)} of {len(SCANS) * N_ITERATIONS}: mean squared error {error:.2e}", flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = given.output.with_name(f".{given.output.name}.part")
-    with h5py.File(partial, "w") as file:
-        for name, column in zip(("noisy", "clean", "sigma"), zip(*parts, strict=True), strict=True):
-            file[name] = torch.cat(column).numpy()
-        file.attrs["denoiser"] = denoiser.name
-        file.attrs["seed"] = given.seed
-    partial.replace(given.output)
+
+    def write(part: Path) -> None:
+        with h5py.File(part, "w") as file:
+            for name, column in zip(("noisy", "clean", "sigma"), zip(*parts, strict=True), strict=True):
+                file[name] = torch.cat(column).numpy()
+            file.attrs["denoiser"] = denoiser.name
+            file.attrs["denoiser_sha256"] = denoiser.sha256
+            file.attrs["seed"] = given.seed
+
+    write_atomically(given.output, write)
 
 
 if __name__ == "__main__":

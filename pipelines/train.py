@@ -103,12 +103,12 @@ def train_denoiser(
         network = _network(config)
         pairs, validation = training_pairs(config), validation_pairs(config)
         weights = folder / f"{config.name}.safetensors"
+        watcher = _Watcher(config, folder, say, progress and first)
         if first:
             folder.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 for name in ("last.pt", "log.csv", weights.name, weights.with_suffix(".json").name):
                     (folder / name).unlink(missing_ok=True)
-        watcher = _Watcher(config, folder, say, progress and first)
         with watcher:
             result = train(
                 network,
@@ -154,7 +154,7 @@ def clean_images(config: TrainConfig, split: str, shape: tuple[int, ...], *, aug
             parts.append((1.0, synthetic))
         if data.files:
             files = VolumeFiles(
-                [Path(os.path.expandvars(name)).expanduser() for name in data.files],
+                [_expanded(name) for name in data.files],
                 shape,
                 key=data.key or None,
                 seed=data.seed,
@@ -169,13 +169,17 @@ def clean_images(config: TrainConfig, split: str, shape: tuple[int, ...], *, aug
     return parts[0][1] if len(parts) == 1 else Mixture(parts, data.seed)
 
 
+def _expanded(name: str) -> Path:
+    return Path(os.path.expandvars(name)).expanduser()
+
+
 def training_pairs(config: TrainConfig) -> Dataset[Pair]:
     """What the training sees: (noisy, clean, sigma) by number."""
     clean = clean_images(config, "train", config.data.shape, augment=True)
     noise, seed = GaussianNoise(config.noise.low, config.noise.high), config.data.seed
     pairs: Dataset[Pair] = NoisyPairs(clean, noise, seed=seed, known_sigma=config.data.known_sigma)
     if config.noise.mismatch_files:
-        iterates = MismatchPairs([Path(f) for f in config.noise.mismatch_files], config.data.shape, seed=seed)
+        iterates = MismatchPairs([_expanded(f) for f in config.noise.mismatch_files], config.data.shape, seed=seed)
         pairs = MixedPairs(pairs, iterates, fraction=config.noise.mismatch_fraction, seed=seed)
     return pairs
 
@@ -329,7 +333,7 @@ class _Watcher(contextlib.AbstractContextManager["_Watcher"]):
                 raise ConfigError(
                     'tensorboard: expected the package tensorboard, found none; pip install "backcast[tensorboard]"'
                 ) from error
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+            self.open_writer: Callable[..., Any] = SummaryWriter
 
     def __enter__(self) -> _Watcher:
         if self.bar is not None:
@@ -345,6 +349,8 @@ class _Watcher(contextlib.AbstractContextManager["_Watcher"]):
     def start(self, step: int) -> None:
         self.first_step = step
         write_text(self.folder / "config.toml", to_toml(self.config))  # not before: a refused one must leave the old
+        if self.config.tensorboard:  # on the first process alone, without the events of steps that are done again
+            self.writer = self.open_writer(str(self.folder / "tensorboard"), purge_step=step + 1 if step else None)
         if step:
             self.say(f"{self.folder}: {step} of {self.config.training.steps} steps are done; --overwrite begins anew")
 

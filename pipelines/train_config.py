@@ -77,7 +77,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ValidationTable:
-    """[validation]: always against clean images, also where the training sees none."""
+    """[validation]: against clean images; with known_sigma against the noisy ones there are, plus more noise."""
 
     n: int = Field(default=32, ge=1, description="images per noise level")
     levels: int = Field(default=5, ge=1, description="noise levels, in the middle of equal parts of the range")
@@ -129,10 +129,20 @@ class TrainConfig:
     training: TrainingTable
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
+        if not self.name or {"/", "\\"} & set(self.name) or self.name.startswith("."):
             raise ValueError(f"name: expected a file name without folders, found {self.name!r}")
+        if self.training.loss == "sure" and self.training.precision == "bfloat16":
+            raise ValueError(
+                "[training] precision: expected float32 with loss sure, found bfloat16: its divergence is a "
+                "difference of 1e-3"
+            )
         if self.data.known_sigma is not None and self.training.loss not in ("sure", "split"):
             found = self.training.loss
             raise ValueError(f"[data] known_sigma: expected loss sure or split, found {found}: nothing is clean")
         if self.noise.mismatch_files and len(self.data.shape) != 3:
             raise ValueError("[noise] mismatch_files: expected a shape of 3 numbers, found 2: iterates are volumes")
+        if self.noise.mismatch_files and self.training.loss in ("sure", "split"):
+            raise ValueError(
+                f"[noise] mismatch_files: expected loss supervised or log_supervised, found {self.training.loss}, "
+                "which takes noise as white"
+            )

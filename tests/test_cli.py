@@ -322,7 +322,7 @@ def test_a_simulation_file_fits(tmp_path):
     assert cli("config", "check", file).out == f"{file}: fits the simulation of mimo_radar\n"
     assert "simulations: mimo_radar" in cli("config", "init", "nope").err
     file.write_text("nonsense = 1\n")
-    assert "unknown key nonsense for method tv" in cli("config", "check", file).err
+    assert "unknown key nonsense for method pnp" in cli("config", "check", file).err
 
 
 def test_figures_without_end_are_null_in_json(tmp_path):

@@ -118,7 +118,7 @@ def test_a_modules_callable(folder, monkeypatch):
         ("code.py:one_argument", "taking (v, sigma)"),
         ("code.py:Needy", "the class needs arguments"),
         ("broken.py:f", "running broken.py failed: ZeroDivisionError"),
-        ("net.onnx", "expected module:attribute, path.py:attribute, or a .pt or .pt2 file"),
+        ("net.onnx", "expected module:attribute, path.py:attribute, a .safetensors, .pt or .pt2 file, or one of"),
         ("none.pt", "expected a file, found none"),
         ("text.pt", "expected a TorchScript file, found something else"),
         ("weights.pt", "found weights alone"),
@@ -186,7 +186,8 @@ def test_pnp_with_soft_thresholding_is_l1(tmp_path):
     from pipelines.radar_config import L1Config, PnpConfig
 
     few = ["max_iter=4", "tol=0", "precision=double"]
-    pnp = resolve(PnpConfig, [], [*few, "alpha=1e-4"])
+    plain = ["alpha_final=none", "patience=none", "output=consistent", "denoiser.scale=peak"]
+    pnp = resolve(PnpConfig, [], [*few, *plain, "alpha=1e-4"])
     l1 = resolve(L1Config, [], [*few, "alpha=1e-2"])
     setting = Setting(device=torch.device("cpu"), denoiser=lambda v, sigma: (v - sigma).clamp_min(0))
     a = reconstruct(m, "pnp", pnp, setting=setting).volume.data

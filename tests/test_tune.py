@@ -344,7 +344,7 @@ def test_a_denoiser_is_tuned_for(files, tmp_path):
     done = cli(*arguments, "-d", f"{code}:soft", "--study", tmp_path / "s.study")
     assert done.status == 0, done.err
     assert tomllib.loads(done.out)["denoiser"]["file"] == f"{code}:soft"
-    assert "needs a denoiser" in cli(*arguments).err
+    assert "needs a denoiser" in cli(*arguments, "-s", "denoiser.file=").err
     code.write_text("def soft(v, sigma):\n    return v\n")
     other = cli(*arguments, "-d", f"{code}:soft", "--study", tmp_path / "s.study")
     assert "found one with another denoiser" in other.err

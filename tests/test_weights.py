@@ -102,7 +102,7 @@ def test_equal_weights_give_equal_files(tmp_path):
 def test_own_weights_are_a_denoiser(tmp_path):
     path = saved(tmp_path)
     denoise = load_denoiser(str(path))
-    assert (denoise.name, denoise.sha256, denoise.noise_range) == ("tiny", file_sha256(path), (0.0, 0.2))
+    assert (denoise.name, denoise.sha256, denoise.noise_range) == ("tiny.safetensors", file_sha256(path), (0.0, 0.2))
     v = torch.rand(2, 9, 8, 7, dtype=torch.float64)
     torch.testing.assert_close(denoise(v, 0.1), NetworkDenoiser(network())(v, 0.1))
 
@@ -398,6 +398,10 @@ def test_an_interrupt_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_pa
         (["training.optimiser_options.foo=3"], "[training] optimiser AdamW: unknown option foo; it takes lr, betas"),
         (["training.optimiser_options.betas=[2,3]"], "[training] optimiser AdamW: Invalid beta"),
         (["name=a/b"], "name: expected a file name without folders, found 'a/b'"),
+        (
+            ['noise.mismatch_files=["nothing.h5"]', "training.loss=sure"],
+            "[noise] mismatch_files: expected loss supervised or log_supervised, found sure",
+        ),
     ],
 )
 def test_a_bad_configuration_is_one_sentence_and_2(tmp_path, toml, monkeypatch, settings, words):
