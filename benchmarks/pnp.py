@@ -83,7 +83,7 @@ def weights(given: argparse.Namespace) -> dict[str, str]:
     found = {}
     for spec in given.radar_weights:
         try:
-            name = load_denoiser(spec).name
+            name = load_weights(spec)[1].name
         except DenoiserError as error:
             print(f"{spec} left out: {error}", flush=True)
         else:

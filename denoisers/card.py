@@ -109,7 +109,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _pair(value: Any, name: str, path: Path) -> tuple[float, float]:
     numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(x, int | float) for x in value)
-    if not numbers or not value[0] <= value[1]:
+    if not numbers or not value[0] <= value[1] or (name == "noise_range" and value[0] < 0):
         raise DenoiserError(f"{path}: {name}: expected two numbers, low and high, found {value!r}")
     return float(value[0]), float(value[1])
 

@@ -32,10 +32,11 @@ class LoadedDenoiser:
 
     Attributes:
         function: called as ``function(v, sigma)``.
-        name: what the user typed, without folders.
+        name: what the user typed, without folders: typed again, it finds the same denoiser.
         version: its ``__version__``, or that of its module; "" when it has none.
         sha256: of the file it comes from; "" when it comes from no file.
         noise_range: noise levels that a network was trained on; None where nothing is known.
+        n_dims: 2 for a network that takes a volume slice by slice; None where nothing is known.
     """
 
     function: Callable[..., Any]
@@ -43,6 +44,7 @@ class LoadedDenoiser:
     version: str = ""
     sha256: str = ""
     noise_range: tuple[float, float] | None = None
+    n_dims: int | None = None
 
     @property
     def takes_sigma_per_image(self) -> bool:
@@ -101,7 +103,8 @@ def load_denoiser(spec: str, *, device: torch.device | str = "cpu", precision: P
         network, card = load_weights(spec, device=device)
         function = NetworkDenoiser(network, n_dims=card.n_dims, noise_range=card.noise_range, precision=precision)
         sha256 = card.sha256 or file_sha256(shipped_file(spec) or Path(spec))
-        return LoadedDenoiser(function, card.name, "", sha256, card.noise_range)
+        name = spec if shipped_file(spec) else Path(spec).name
+        return LoadedDenoiser(function, name, "", sha256, card.noise_range, card.n_dims)
     path, colon, attribute = spec.rpartition(":")
     if colon and attribute.isidentifier():
         found, file = (
@@ -128,8 +131,8 @@ def _from_module(name: str, attribute: str, spec: str) -> tuple[Any, Path | None
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise DenoiserError(f"denoiser {spec}: no module {error.name}; is it installed, and spelled so?") from error
-    except ImportError as error:
-        raise DenoiserError(f"denoiser {spec}: importing {name} failed: {error}") from error
+    except Exception as error:  # the module runs: anything may come
+        raise DenoiserError(f"denoiser {spec}: importing {name!r} failed: {type(error).__name__}: {error}") from error
     file = getattr(module, "__file__", None)
     return _attribute(module, attribute, spec), Path(file) if file else None
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+#: Share a of the noise that `split` adds; the network is told √(1 + a²) of the level.
+SPLIT = 0.5
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -53,7 +55,7 @@ def sure(
 
 
 def split(
-    network: nn.Module, noisy: Tensor, clean: Tensor, sigma: Tensor, generator: torch.Generator, *, a: float = 0.5
+    network: nn.Module, noisy: Tensor, clean: Tensor, sigma: Tensor, generator: torch.Generator, *, a: float = SPLIT
 ) -> Tensor:
     """Noise splitting: two images with independent noise made from one, one in, the other out.
 

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -87,6 +88,9 @@ class TrainingOptions:
         for name in ("steps", "batch", "validate_every", "checkpoint_every", "log_every", "plateau_patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training {name}: expected >= 1, got {getattr(self, name)}")
+        for name in ("warmup", "seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training {name}: expected >= 0, got {getattr(self, name)}")
         for name, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"training {name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -156,7 +160,9 @@ def validation_of(pairs_by_level: Mapping[float, Dataset[Pair]], n: int, *, batc
         batch: images at a time.
     """
     if n < 1 or not pairs_by_level:
-        raise ValueError(f"validation: expected at least one image and one noise level, got {n} and none")
+        raise ValueError(
+            f"validation: expected at least one image and one noise level, got {n} and {len(pairs_by_level)}"
+        )
 
     @torch.no_grad()
     def score(network: nn.Module) -> tuple[float, dict[float, float]]:
@@ -228,6 +234,8 @@ def train(
     last = None if folder is None else folder / "last.pt"
     if resume and last is not None and last.exists():
         run.restore(load_checkpoint(last), last)
+        if rank == 0:  # a kill may have come between the two files
+            _write_log(last, run)
     if rank == 0:
         on_start(run.step)
     first_step, clock = run.step, time.monotonic()
@@ -266,20 +274,19 @@ def train(
                 run.validated(validate)
             finished = run.step >= options.steps or run.tired()
             stopping = _any_process(stop())
-            reporting = validating or run.step % options.log_every == 0
-            if reporting:
-                row = run.row(rate)
-                if rank == 0:
-                    pace = (time.monotonic() - clock) / (run.step - first_step)
-                    report = run.report(rate, pace * (options.steps - run.step), validating)
-                    for callback in on_report:
-                        callback(report, average.module)
-                run.log.append(row)
+            report = None
+            if validating or run.step % options.log_every == 0:
+                pace = (time.monotonic() - clock) / (run.step - first_step)
+                report = run.report(rate, pace * (options.steps - run.step), validating)
+                run.log.append(run.row(rate))
                 run.losses = []
             saving = validating or stopping or finished or run.step % options.checkpoint_every == 0
             if saving and last is not None and rank == 0:
                 save_checkpoint(last, run.content())
-                write_atomically(last.with_name("log.csv"), lambda part: _write_csv(part, run))
+                _write_log(last, run)
+            if report is not None and rank == 0:  # once all is saved: a callback that fails costs no step
+                for callback in on_report:
+                    callback(report, average.module)
             if stopping:
                 break
 
@@ -295,7 +302,7 @@ def train(
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential average with the decay rising from 0.1 to its value, so that the random start is soon forgotten."""
+    """Exponential average with the decay rising from 2/11 to its value, so that the random start is soon forgotten."""
 
     @torch.no_grad()
     def update(average: Any, current: Any, n: Tensor | int) -> None:
@@ -457,8 +464,15 @@ def _batches(
         num_workers=options.workers,
         collate_fn=_collate,
         prefetch_factor=4 if options.workers else None,
+        worker_init_fn=_leave_signals_to_the_training,
     )
     yield from loader
+
+
+def _leave_signals_to_the_training(worker: int) -> None:
+    """Ctrl-C reaches a terminal's whole group: a worker that died of it would end the step that is to be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Numbers:
@@ -475,6 +489,10 @@ def _collate(items: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
     """(b, 1, *spatial) twice and (b,)."""
     noisy, clean = (torch.stack(images)[:, None] for images in ([a for a, _, _ in items], [b for _, b, _ in items]))
     return noisy, clean, torch.tensor([item[2] for item in items], dtype=noisy.dtype)
+
+
+def _write_log(checkpoint: Path, run: _Run) -> None:
+    write_atomically(checkpoint.with_name("log.csv"), lambda part: _write_csv(part, run))
 
 
 def _write_csv(path: Path, run: _Run) -> None:

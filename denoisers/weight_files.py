@@ -63,6 +63,8 @@ def load_weights(
         network = build_network(str(card.network["kind"]), card.network.get("options"))
     except ValueError as error:
         raise DenoiserError(f"{card_path(path)}: network: {error}") from error
+    if (n_dims := getattr(network, "n_dims", card.n_dims)) != card.n_dims:
+        raise DenoiserError(f"{card_path(path)}: n_dims: expected {n_dims} as its network has, found {card.n_dims}")
     try:
         tensors = load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError) as error:

@@ -45,15 +45,26 @@ SCANS: tuple[Mapping[str, Any], ...] = (
     {"n_frequencies": 20},
     {"n_frequencies": 8, "array": "rectangular_mimo", "array_parameters": {"n_tx": 8, "n_rx": 8}},
 )
+#: Finer voxels and rectangular arrays, with more of the thin targets.
+FINE_MIX = {"sx": 0.4, "mesh": 0.2, "letters": 0.2, "plates": 0.08, "wires": 0.04, "solids": 0.08}
+FINE_SCANS: tuple[Mapping[str, Any], ...] = (
+    {"n_frequencies": 12, "array": "rectangular_mimo", "array_parameters": {"n_tx": 12, "n_rx": 12}},
+    {"n_frequencies": 8, "array": "rectangular_mimo", "array_parameters": {"n_tx": 14, "n_rx": 14}},
+    {"n_frequencies": 15},
+)
+SETS = {"coarse": (SCANS, MIX, (49, 25, 25)), "fine": (FINE_SCANS, FINE_MIX, (61, 41, 41))}
+#: What is stored of a volume: all of the coarse ones, a part around the target of the fine ones.
+STORED = (49, 25, 25)
 N_ITERATIONS, N_FALLING = 14, 10
 
 
-def collect(denoiser: Denoiser, *, n_per_scan: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def collect(denoiser: Denoiser, scans: str, *, n_per_scan: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Run plug-and-play on simulated scans and hand out what its denoiser was given.
 
     Args:
         denoiser: of the runs.
-        n_per_scan: scenes per entry of `SCANS`; SNR ~ U(0, 35) dB, alpha falling from 0.005..0.04
+        scans: a key of `SETS`.
+        n_per_scan: scenes per scan; SNR ~ U(0, 35) dB, alpha falling from 0.005..0.04
             to 0.0001..0.002.
         seed: of scenes, noise and schedules.
 
@@ -61,9 +72,10 @@ def collect(denoiser: Denoiser, *, n_per_scan: int, seed: int) -> Iterator[tuple
         (noisy (n, nz, ny, nx), clean, sigma (n,)) of one iteration of one scan: |s - d1| and the true magnitude, each
         divided by its own bright scale, and the noise level of the schedule.
     """
-    grid = Grid.spanning((0.35, -0.15, -0.15), (0.65, 0.15, 0.15), (49, 25, 25))
-    scenes = SyntheticVolumes(MIX, grid.shape, seed=seed, split="train", augment=False)
-    for number, scan in enumerate(SCANS):
+    settings, mix, shape = SETS[scans]
+    grid = Grid.spanning((0.35, -0.15, -0.15), (0.65, 0.15, 0.15), shape)
+    scenes = SyntheticVolumes(mix, shape, seed=seed, split="train", grid_shape=shape, augment=False)
+    for number, scan in enumerate(settings):
         rng = np.random.default_rng([seed, number])
         base = mimo_radar(MimoRadarSimulation(**scan, snr_db=None, seed=0))
         A = NearFieldMimo(
@@ -87,7 +99,20 @@ def collect(denoiser: Denoiser, *, n_per_scan: int, seed: int) -> Iterator[tuple
         states = csalsa_projected(A, data, prior, epsilon=torch.tensor(epsilon), alpha=alphas)
         for state in itertools.islice(states, N_ITERATIONS):
             assert state.sigma is not None
-            yield prior.seen, clean, torch.full((len(clean),), state.sigma)
+            parts = [_part(v, clean) for v in (prior.seen, clean)]
+            yield parts[0], parts[1], torch.full((len(clean),), state.sigma)
+
+
+def _part(v: Tensor, clean: Tensor) -> Tensor:
+    """Of each volume the part of shape `STORED` around the middle of the bright voxels of `clean`."""
+    found = []
+    for volume, truth in zip(v, clean, strict=True):
+        middle = torch.nonzero(truth > 0.5 * truth.amax()).double().mean(0)
+        low = [
+            max(0, min(n - s, round(float(m)) - s // 2)) for n, s, m in zip(v.shape[1:], STORED, middle, strict=True)
+        ]
+        found.append(volume[tuple(slice(a, a + s) for a, s in zip(low, STORED, strict=True))])
+    return torch.stack(found)
 
 
 class _Recorder:
@@ -183,15 +208,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("-d", "--denoiser", required=True, help="of the runs, as after -d of reconstruct")
+    parser.add_argument("--scans", choices=list(SETS), default="coarse", help="voxels and arrays")
     parser.add_argument("--scenes", type=int, default=32, help="per scan")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     denoiser = load_denoiser(given.denoiser, precision="bfloat16")
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part in collect(denoiser, n_per_scan=given.scenes, seed=given.seed):
+    for part in collect(denoiser, given.scans, n_per_scan=given.scenes, seed=given.seed):
         parts.append((part[0].half(), part[1].half(), part[2]))
         error = float((part[0] - part[1]).square().mean())
-        print(f"{len(parts)} of {len(SCANS) * N_ITERATIONS}: mean squared error {error:.2e}", flush=True)
+        print(f"{len(parts)} of {len(SETS[given.scans][0]) * N_ITERATIONS}: mean squared error {error:.2e}", flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
 
     def write(part: Path) -> None:

@@ -138,6 +138,8 @@ def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
             raise MeasurementError("pnp needs a denoiser; give -d a name of 'backcast denoisers', or your own")
         denoiser = load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
     alpha, notes = _trained_strength(config.solver, getattr(denoiser, "noise_range", None))
+    if getattr(denoiser, "n_dims", 3) == 2:
+        notes = [*notes, "denoiser: a 2D network, which takes the volume layer by layer along z"]
     prior = Magnitude(denoiser, relative=False if config.denoiser.scale == "none" else config.denoiser.scale)
     solver = config.solver
     plan = _iterative_plan(m, config, config.noise, solver, setting, prior, alpha=alpha, notes=notes)

@@ -123,7 +123,7 @@ class DenoiserTable:
     """[denoiser]"""
 
     file: str = Field(
-        default="radar-3d",
+        default="radar-3d-fast",
         description="a name of 'backcast denoisers', a .safetensors file with its card, module:attribute, "
         "path.py:attribute, or a TorchScript .pt / torch.export .pt2 file",
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from torch.utils.data import Dataset
 from data.training import Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles
 from denoisers.card import Card, card_path, read_card
 from denoisers.errors import DenoiserError
+from denoisers.losses import SPLIT
 from denoisers.networks import build_network
 from denoisers.noise import GaussianNoise, MixedPairs, NoisyPairs, Pair
 from denoisers.optimisers import make_optimiser
@@ -109,6 +112,8 @@ def train_denoiser(
             if overwrite:
                 for name in ("last.pt", "log.csv", weights.name, weights.with_suffix(".json").name):
                     (folder / name).unlink(missing_ok=True)
+                for name in ("samples", "tensorboard"):  # of the run that is given up
+                    shutil.rmtree(folder / name, ignore_errors=True)
         with watcher:
             result = train(
                 network,
@@ -260,7 +265,7 @@ def _card(config: TrainConfig, result: TrainingResult, command: str, device: tor
         summary=config.summary,
         network={"kind": config.network.kind, "options": as_dict(config)["network"]["options"]},
         n_dims=len(config.data.shape),
-        noise_range=(config.noise.low, config.noise.high),
+        noise_range=_trained_levels(config),
         data=_data_in_words(config),
         validation={
             "images": f"{config.validation.n} of the validation split, never trained on",
@@ -283,6 +288,14 @@ def _card(config: TrainConfig, result: TrainingResult, command: str, device: tor
         licence=config.licence,
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
+
+
+def _trained_levels(config: TrainConfig) -> tuple[float, float]:
+    """Noise levels that the network was told in training: with known_sigma one alone; split raises them."""
+    known = config.data.known_sigma
+    low, high = (config.noise.low, config.noise.high) if known is None else (known, known)
+    factor = math.sqrt(1 + SPLIT**2) if config.training.loss == "split" else 1.0
+    return factor * low, factor * high
 
 
 def _data_in_words(config: TrainConfig) -> str:

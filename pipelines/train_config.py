@@ -131,6 +131,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.name or {"/", "\\"} & set(self.name) or self.name.startswith("."):
             raise ValueError(f"name: expected a file name without folders, found {self.name!r}")
+        if self.data.known_sigma is not None and self.data.mix:
+            raise ValueError(
+                "[data] known_sigma: expected noisy images from files alone, found [data.mix] too, whose "
+                "images are clean"
+            )
         if self.training.loss == "sure" and self.training.precision == "bfloat16":
             raise ValueError(
                 "[training] precision: expected float32 with loss sure, found bfloat16: its divergence is a "

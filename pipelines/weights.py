@@ -104,6 +104,8 @@ def verify(names: list[str]) -> tuple[list[str], int]:
 
 def _check(path: Path, card: Card) -> None:
     found = file_sha256(path)
+    if card.name != path.stem:
+        raise DenoiserError(f"{card_path(path)}: name: expected {path.stem} as the file's, found {card.name}")
     if not card.sha256:
         raise DenoiserError(f"{card_path(path)}: sha256: expected a hash, found none; the file is {found}")
     if found != card.sha256:

@@ -199,4 +199,4 @@ def test_denoiser_table_is_only_where_a_denoiser_is_taken():
     assert {m.name for m in METHODS if m.takes_denoiser} == {
         m.name for m in METHODS if any(k.path[0] == "denoiser" for k in keys(m.config))
     }
-    assert PnpConfig().denoiser.file == "radar-3d"
+    assert PnpConfig().denoiser.file == "radar-3d-fast"

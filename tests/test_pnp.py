@@ -19,7 +19,7 @@ from pipelines.methods import Setting
 from pipelines.radar_config import PnpConfig
 from pipelines.reconstruct import reconstruct
 
-RADAR = ["radar-3d", "radar-3d-fast"]
+RADAR = ["radar-3d-fast"]
 
 
 def scan(**settings) -> Measurement:

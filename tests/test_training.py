@@ -382,18 +382,20 @@ def test_a_killed_run_is_the_same_as_one_that_was_not(tmp_path):
     """kill -9 in step 8; what goes on from the last checkpoint, of step 6, ends as if nothing had been."""
     folder, steps = made(tmp_path / "b"), []
     code = """
-import sys, time
+import itertools, sys, time
 from pathlib import Path
 import test_training as t
-def report(r, n):
-    print(r.step, flush=True)
-    time.sleep(60 * (r.step == 8))
-t.train(t.network(), t.PAIRS, t.VALIDATE, t.options(), folder=Path(sys.argv[1]), on_report=[report])
+steps = itertools.count(1)
+def stop():
+    print(step := next(steps), flush=True)
+    time.sleep(60 * (step == 8))
+    return False
+t.train(t.network(), t.PAIRS, t.VALIDATE, t.options(), folder=Path(sys.argv[1]), stop=stop)
 """
     running = subprocess.Popen([sys.executable, "-c", code, str(folder)], env=SELF, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     with running.stdout as printed:
-        assert [next(printed) for _ in range(4)] == ["2\n", "4\n", "6\n", "8\n"]
+        assert [next(printed) for _ in range(8)] == [f"{step}\n" for step in range(1, 9)]
         running.kill()
     assert running.wait() == -signal.SIGKILL
     rest, whole = network(seed=3), network()
@@ -401,6 +403,31 @@ t.train(t.network(), t.PAIRS, t.VALIDATE, t.options(), folder=Path(sys.argv[1]),
     done = train(whole, PAIRS, VALIDATE, options(), folder=made(tmp_path / "a"))
     assert steps == [6]
     assert equal(list(outcome(folder, result, rest)), list(outcome(tmp_path / "a", done, whole)))
+
+
+def test_a_report_that_fails_costs_no_step(tmp_path):
+    def fails(report, network):
+        if report.step == 6:
+            raise OSError("no space for a picture")
+
+    folder, steps = made(tmp_path / "b"), []
+    with pytest.raises(OSError, match="picture"):
+        train(network(), PAIRS, VALIDATE, options(), folder=folder, on_report=[fails])
+    (folder / "log.csv").unlink()  # as if killed before it was written
+    rest, whole = network(seed=3), network()
+    result = train(rest, PAIRS, VALIDATE, options(), folder=folder, resume=True, on_start=steps.append)
+    done = train(whole, PAIRS, VALIDATE, options(), folder=made(tmp_path / "a"))
+    assert steps == [6]
+    assert equal(list(outcome(folder, result, rest)), list(outcome(tmp_path / "a", done, whole)))
+
+
+def test_a_finished_run_writes_its_log_again(tmp_path):
+    train(network(), PAIRS, VALIDATE, options(), folder=made(tmp_path / "a"))
+    log = tmp_path / "a" / "log.csv"
+    before = log.read_bytes()
+    log.unlink()
+    train(network(), PAIRS, VALIDATE, options(), folder=tmp_path / "a", resume=True)
+    assert log.read_bytes() == before
 
 
 def test_no_average_takes_the_weights():

@@ -158,6 +158,7 @@ def cut(path):
         (lambda p: card_path(p).write_text("[]"), "schema: expected 1, found list"),
         (lambda p: edit_card(p, schema=2), "schema: expected 1, found 2"),
         (lambda p: edit_card(p, noise_range=..., n_dims=...), "expected n_dims, noise_range, found none"),
+        (lambda p: edit_card(p, n_dims=2), "n_dims: expected 3 as its network has, found 2"),
         (lambda p: edit_card(p, noise_range=[0.2, 0.1]), "noise_range: expected two numbers, low and high"),
         (lambda p: edit_card(p, n_dims=4), "n_dims: expected 2 or 3, found 4"),
         (lambda p: edit_card(p, network={}), "network: expected an object with kind and options"),
@@ -517,7 +518,10 @@ loss = "split"
     card = read_card(tmp_path / "out" / "flat.json")
     assert card.n_dims == 2
     assert "noisy images of level 0.1, no clean ones" in card.data
-    assert load_denoiser(str(tmp_path / "out" / "flat.safetensors"))(torch.rand(1, 3, 9, 8), 0.1).shape == (1, 3, 9, 8)
+    assert card.noise_range == pytest.approx((0.1 * 1.25**0.5,) * 2)  # what it was told
+    assert load_denoiser(str(tmp_path / "out" / "flat.safetensors"))(
+        torch.rand(1, 3, 9, 8), card.noise_range[0]
+    ).shape == (1, 3, 9, 8)
 
 
 def test_no_place_to_write_is_one_sentence(tmp_path, toml):
