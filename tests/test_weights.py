@@ -385,7 +385,7 @@ def test_an_interrupt_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_pa
         (["data.shape=[8]"], "shape: expected 2 or 3 numbers, found 1"),
         (["data.shape=[8,8,-1]"], "expected 3 counts >= 1"),
         (["data.validation_shape=[8,8]"], "validation_shape: expected 3 numbers as shape has, found 2"),
-        (["data.known_sigma=0.1"], "[data] known_sigma: expected loss sure or split, found supervised"),
+        (["data.known_sigma=0.1"], "[data] known_sigma: expected noisy images from files alone, found [data.mix] too"),
         (["data.files=['nothing.h5']"], "nothing.h5"),
         (["noise.low=0.3"], "expected low <= high, found 0.3 and 0.2"),
         (['noise.mismatch_files=["nothing.h5"]'], "nothing.h5: expected /noisy, /clean and /sigma"),
