@@ -30,7 +30,7 @@ from pipelines.reconstruct import reconstruct
 
 CUBE = Grid.spanning((0.35, -0.15, -0.15), (0.65, 0.15, 0.15), (49, 25, 25))
 SCENARIOS = [(5, 30.0), (10, 30.0), (20, 30.0), (40, 30.0), (20, 10.0), (20, 0.0)]
-METHODS = ["backprojection", "kirchhoff", "l1", "tv"]
+METHODS = ["backprojection", "kirchhoff", "l1", "tv", "pnp"]
 REFERENCE = {  # NF 8.2, PSNR of the peak-normalised image in dB
     "backprojection": {(5, 30): 17.67, (10, 30): 20.04, (20, 30): 23.30, (20, 10): 23.14, (20, 0): 22.10},
     "kirchhoff": {(5, 30): 19.17, (10, 30): 20.92, (20, 30): 24.06, (20, 10): 23.74, (20, 0): 21.68},
@@ -85,7 +85,7 @@ def main() -> None:
                 float(ssim(images, truth, dims=3).mean()),
                 float(ssim(images, truth, dims=2).mean()),
             )
-            reference = REFERENCE[method].get((n_freq, int(snr_db)))
+            reference = REFERENCE.get(method, {}).get((n_freq, int(snr_db)))
             same = f"{float(peak[: FIRST[method]].mean()):.2f}" if reference else ""
             lines.append(
                 f"| {n_freq} | {snr_db:g} | {method} | {figures[0]:.2f} | {figures[1]:.2f} | {figures[2]:.3f} | "

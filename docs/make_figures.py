@@ -56,23 +56,23 @@ def demo(folder: Path) -> None:
 
 
 def foam(folder: Path) -> None:
-    """The square insert by range migration, TV and plug-and-play, and the whole panel by the first two."""
+    """The square insert by range migration and TV, and the whole panel; plug-and-play in figures only."""
     scan = folder / "foam.h5"
     write_scan("puf_foam_scan", measured("puf_planar_22-26GHz.npz"), scan)
     results = {"rangemigration": reconstruct(scan, "rangemigration"), "tv": reconstruct(scan, "tv", *FOAM_TV)}
     example("foam_insert").main(*results.values())
     volumes = {name: read_reconstruction(path) for name, path in results.items()}
-    volumes["pnp"] = read_reconstruction(reconstruct(scan, "pnp", "noise.snr_db=8"))
-    for name, volume in volumes.items():
+    emptied = read_reconstruction(reconstruct(scan, "pnp", "noise.snr_db=8"))  # nothing to see, hence no picture
+    for name, volume in {**volumes, "pnp": emptied}.items():
         say(f"foam {name}: residual {float(volume.metrics['measurement_residual'].value):.3f}")
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9}):
         _insert_picture(volumes)
-        _panel_picture({name: volumes[name] for name in results})
+        _panel_picture(volumes)
 
 
 def _insert_picture(volumes: dict[str, Reconstruction]) -> None:
-    figure = Figure(figsize=(8.2, 10.6), dpi=130, layout="constrained")
-    grid = figure.subplots(len(volumes), 2, sharex=True, sharey=True)
+    figure = Figure(figsize=(8.2, 7.4), dpi=130, layout="constrained")
+    grid = figure.subplots(2, 2, sharex=True, sharey=True)
     for row, (name, result) in zip(grid, volumes.items(), strict=True):
         for axes, z_m in zip(row, (0.085, 0.090), strict=True):
             shown = _show_foam(axes, name, result, z_m, limits=(0.3, 1.6))
