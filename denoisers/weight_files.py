@@ -26,14 +26,15 @@ def save_weights(path: Path, network: nn.Module, card: Card) -> Card:
     Returns:
         The card as written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    write_atomically(path, lambda part: save_file(tensors, part, metadata={"name": card.name}))
+    content = save(tensors, metadata={"name": card.name})
+    write_atomically(path, lambda part: _write(part, content))
     count = sum(p.numel() for p in network.parameters())
     card = dataclasses.replace(card, sha256=file_sha256(path), n_parameters=count)
-    write_atomically(card_path(path), lambda part: _write(part, card.to_json()))
+    write_atomically(card_path(path), lambda part: _write(part, card.to_json().encode()))
     return card
 
 
@@ -106,5 +107,5 @@ def _mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, 
     return f"found {next(k for k in found if k not in expected)} besides; the file belongs to another network"
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
