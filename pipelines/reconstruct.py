@@ -59,6 +59,8 @@ COLUMNS = (
 GROWTH = 10.0
 #: Residuals below this share of the data's norm count as equal: rounding comes near.
 FLAT = 1e-3
+#: A denoised image that leaves this share of the data's norm has lost the scene.
+EMPTIED = 0.9
 #: A residual of more than this times epsilon is worth a note.
 UNREACHED = 1.2
 
@@ -343,7 +345,16 @@ def _iterate(
                 f"noise: no image within the grid fits the data as closely as the noise level asks, the residual is "
                 f"{missed:.3g} times epsilon; the noise level may be set too low, or the model miss something"
             )
-    return state.x if plan.image is None else plan.image(state)
+    if plan.image is None:
+        return state.x
+    image = plan.image(state)
+    left = _relative_residual(part.operator, image, part.y, fit_gain=False)
+    if bool(((left > EMPTIED) & (left > 1.5 * state.data_fidelity.to(left.device) / y_norm.to(left.device))).any()):
+        plan.notes.append(
+            f"denoiser: it leaves next to nothing, {float(left.max()):.0%} of the data's norm is not explained; the "
+            "scene is unlike what it was trained on, as scenes that fill the grid are; try -m tv or a direct method"
+        )
+    return image
 
 
 def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:

@@ -110,6 +110,18 @@ def test_defaults_stay_inside_the_range_of_the_shipped_weights():
         assert low**2 <= (table.alpha_final or table.alpha) <= table.alpha <= high**2
 
 
+# -- what it must not hide ----------------------------------------------------------------------------------
+
+
+def test_a_denoiser_that_empties_the_scene_is_named():
+    some = config("max_iter=2", "tol=0")
+    emptied = reconstruct(scan(), "pnp", some, setting=setting(lambda v, sigma: 0.01 * v))
+    assert "denoiser: it leaves next to nothing" in str(emptied.provenance["notes"])
+    assert "try -m tv" in str(emptied.provenance["notes"])
+    kept = reconstruct(scan(), "pnp", some, setting=setting(lambda v, sigma: v))
+    assert "next to nothing" not in str(kept.provenance["notes"])
+
+
 # -- with the shipped weights -------------------------------------------------------------------------------
 
 
