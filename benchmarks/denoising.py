@@ -29,13 +29,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
+from near_field import best
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
@@ -222,27 +222,14 @@ def time_table(given: argparse.Namespace) -> Iterator[str]:
             v[:, : clean.shape[1], : clean.shape[2], : clean.shape[3]] = clean
             v = (v + 0.1 * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))).abs()
             with as_torch_lays_it_out(network):
-                plain_ms = best_ms([lambda wide=wide, v=v: wide(v, 0.1)], given.repeats)[0]
-            innermost_ms, half_ms = best_ms(
-                [lambda wide=wide, v=v: wide(v, 0.1), lambda narrow=narrow, v=v: narrow(v, 0.1)], given.repeats
+                plain_ms = best(lambda wide=wide, v=v: wide(v, 0.1), repeats=given.repeats)[0]
+            innermost_ms, half_ms = best(
+                lambda wide=wide, v=v: wide(v, 0.1), lambda narrow=narrow, v=v: narrow(v, 0.1), repeats=given.repeats
             )
             exact = wide(v, 0.1)
             error = float((narrow(v, 0.1) - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
             yield f"| {name} | {size} | {plain_ms:.1f} | {innermost_ms:.1f} | {half_ms:.1f} | {error:.1e} |"
     yield ""
-
-
-def best_ms(functions: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Milliseconds of each function, in turn, the fastest of several rounds after one to warm up."""
-    for function in functions:
-        function()
-    fastest = [float("inf")] * len(functions)
-    for _ in range(repeats):
-        for i, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            fastest[i] = min(fastest[i], 1e3 * (time.perf_counter() - start))
-    return fastest
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"error": error_tables, "time": time_table}
@@ -257,13 +244,20 @@ def main() -> None:
     parser.add_argument("--bm4d-volumes", type=int, default=2, help="0 leaves BM4D out")
     parser.add_argument("--repeats", type=int, default=7, help="of timed calls")
     parser.add_argument("--threads", type=int)
+    run_parts(parser, PARTS)
+
+
+def run_parts(
+    parser: argparse.ArgumentParser, parts: Mapping[str, Callable[[argparse.Namespace], Iterator[str]]]
+) -> None:
+    """Print the lines of the parts asked for, all without ``--part``, as they come; write them to ``--markdown``."""
     given = parser.parse_args()
     given.radar_weights = given.radar_weights or list(RADAR_WEIGHTS)
     if given.threads:
         torch.set_num_threads(given.threads)
     lines = []
-    for part in [given.part] if given.part else PARTS:
-        for line in PARTS[part](given):
+    for part in [given.part] if given.part else parts:
+        for line in parts[part](given):
             lines.append(line)
             print(line, flush=True)
     if given.markdown:

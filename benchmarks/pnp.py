@@ -50,8 +50,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoising import MESHES, RADAR_WEIGHTS, SHARED, best_ms
-from near_field import dense_matrix
+from denoising import MESHES, SHARED, run_parts
+from near_field import best, dense_matrix
 from official_pnp import OfficialState, official_pnp, psnr_curve
 from quality import CUBE, SCENARIOS, measurements
 from scipy.spatial.transform import Rotation
@@ -302,7 +302,7 @@ def iteration_rows(m: Measurement, specs: dict[str, str], repeats: int) -> Itera
     )
     for name, spec in specs.items():
         denoiser, v = load_denoiser(spec), truth_of(m)
-        network = best_ms([lambda d=denoiser, v=v: d(v, 0.1)], repeats)[0]
+        network = best(lambda d=denoiser, v=v: d(v, 0.1), repeats=repeats)[0]
         yield f"| call of {name}, ms | {network:.1f} | {network:.1f} | |"
         yield (
             f"| outer iteration with {name}, ms | {best[0] + network:.1f} | {best[1] + network:.1f} | "
@@ -389,7 +389,7 @@ def batch_rows(files: list[Measurement], spec: str, repeats: int) -> Iterator[st
     images = []
     for run in (one_by_one, at_once):  # each with its own solves set up, which the first call does
         images.append(np.stack(run()))
-        seconds.append(best_ms([run], min(repeats, 3))[0] / 1e3)
+        seconds.append(best(run, repeats=min(repeats, 3))[0] / 1e3)
     gap = float(np.abs(images[0] - images[1]).max() / np.abs(images[0]).max())
     n = len(files)
     yield f"| {n} files with one frame | {seconds[0]:.2f} | {seconds[0] / n:.3f} |"
@@ -422,17 +422,7 @@ def main() -> None:
     parser.add_argument("--file-weights", default="radar-3d-fast", help="speed: weights of the last two tables; '' all")
     parser.add_argument("--repeats", type=int, default=7, help="speed: of timed calls")
     parser.add_argument("--threads", type=int)
-    given = parser.parse_args()
-    given.radar_weights = given.radar_weights or list(RADAR_WEIGHTS)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    lines = []
-    for part in [given.part] if given.part else PARTS:
-        for line in PARTS[part](given):
-            lines.append(line)
-            print(line, flush=True)
-    if given.markdown:
-        given.markdown.write_text("\n".join(lines).rstrip() + "\n")
+    run_parts(parser, PARTS)
 
 
 if __name__ == "__main__":

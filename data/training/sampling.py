@@ -33,11 +33,11 @@ class Samples(Dataset[Tensor]):
 
     @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no __len__")
 
     @abstractmethod
     def __getitem__(self, index: int) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no __getitem__")
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))  # by itself iteration would not end: no index is too large
@@ -104,7 +104,7 @@ class Synthetic(Samples):
     @abstractmethod
     def make(self, kind: str, number: int) -> Mapping[int, Floats]:
         """Generate target `number`, and others that come with it: by number, in [0, 1], `full_shape`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no make")
 
 
 def generator(*key: int) -> np.random.Generator:
