@@ -110,6 +110,29 @@ def test_defaults_stay_inside_the_range_of_the_shipped_weights():
         assert low**2 <= (table.alpha_final or table.alpha) <= table.alpha <= high**2
 
 
+# -- when it stops ------------------------------------------------------------------------------------------
+
+
+def test_the_iterate_closest_to_its_denoised_image_is_the_result():
+    """A denoiser that goes astray after four calls: the run ends soon after, with an iterate from before."""
+    calls = []
+
+    def astray(v, sigma):
+        calls.append(sigma)
+        return torch.relu(v - sigma) if len(calls) <= 4 else torch.flip(v, (1, 2, 3))
+
+    same = ["alpha=1e-4", "alpha_final=none", "tol=0"]
+    m = scan()
+    stopped = reconstruct(m, "pnp", config(*same, "patience=2", "max_iter=12"), setting=setting(astray))
+    primal = stopped.convergence.columns["primal_residual"]
+    best = int(np.argmin(primal)) + 1
+    assert best <= 4
+    assert len(primal) == best + 2
+    sane = setting(lambda v, sigma: torch.relu(v - sigma))
+    there = reconstruct(m, "pnp", config(*same, "patience=none", f"max_iter={best}"), setting=sane)
+    assert np.array_equal(stopped.volume.data, there.volume.data)
+
+
 # -- what it must not hide ----------------------------------------------------------------------------------
 
 
