@@ -43,7 +43,7 @@ from data.phantoms import HELD_OUT_CHARACTERS, letters, mesh, sx
 from denoisers.classical import CLASSICAL
 from denoisers.errors import DenoiserError
 from denoisers.network_denoiser import NetworkDenoiser
-from denoisers.networks import UNet3d, gated_unet3d, unet3d
+from denoisers.networks import UNet3d, gated_unet, unet3d
 from denoisers.weight_files import load_weights
 from imaging.operators import Grid
 from imaging.priors import Denoiser
@@ -199,7 +199,7 @@ def as_torch_lays_it_out(network: nn.Module) -> Iterator[None]:
     """The network without channels innermost: neither its weights nor what flows through it."""
     network.to(memory_format=torch.contiguous_format)
     with contextlib.ExitStack() as stack:
-        for module in (gated_unet3d, unet3d):
+        for module in (gated_unet, unet3d):
             stack.enter_context(mock.patch.object(module, "channels_last", lambda x: x.contiguous()))
         yield
     network.to(memory_format=torch.channels_last_3d)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from denoisers.classical import NonLocalMeans, TvChambolle, Wavelet
     from denoisers.load import LoadedDenoiser, load_denoiser
     from denoisers.network_denoiser import NetworkDenoiser
-    from denoisers.networks import DnCnn, GatedUNet3d, UNet3d, build_network
+    from denoisers.networks import DnCnn, GatedUNet, UNet3d, build_network
     from denoisers.noise import GaussianNoise, NoisyPairs
     from denoisers.tiled import Tiled
     from denoisers.training import TrainingOptions, train, validation_of
@@ -32,7 +32,7 @@ _HOMES = {
     "load_denoiser": "load",
     "NetworkDenoiser": "network_denoiser",
     "DnCnn": "networks",
-    "GatedUNet3d": "networks",
+    "GatedUNet": "networks",
     "UNet3d": "networks",
     "build_network": "networks",
     "GaussianNoise": "noise",
@@ -54,7 +54,7 @@ __all__ = [
     "Chunked",
     "DenoiserError",
     "DnCnn",
-    "GatedUNet3d",
+    "GatedUNet",
     "GaussianNoise",
     "LoadedDenoiser",
     "NetworkDenoiser",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from data.training import SyntheticVolumes
-from denoisers import Card, GatedUNet3d, GaussianNoise, NoisyPairs, TrainingOptions, save_weights, train, validation_of
+from denoisers import Card, GatedUNet, GaussianNoise, NoisyPairs, TrainingOptions, save_weights, train, validation_of
 from denoisers.training import processes
 
 OPTIONS = {"channels": (16, 32), "blocks": (1, 1)}
@@ -22,7 +22,7 @@ LEVELS = (0.05, 0.1, 0.2)  # noise levels to validate at
 def main(steps, folder=Path("trained"), n_volumes=256, batch=8):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)  # of the network's start
-    network = GatedUNet3d(**OPTIONS)
+    network = GatedUNet(**OPTIONS)
 
     # Everything random is a function of seeds and numbers: item i is the same in every process and every run.
     images = SyntheticVolumes({"sx": 1.0}, (16, 16, 16), seed=0, n_volumes=n_volumes)
@@ -44,7 +44,7 @@ def main(steps, folder=Path("trained"), n_volumes=256, batch=8):
     card = Card(
         name="small",
         summary="an example",
-        network={"kind": "gated_unet3d", "options": OPTIONS},
+        network={"kind": "gated_unet", "options": OPTIONS},
         n_dims=3,
         noise_range=(0.0, 0.2),
         validation={"mse": result.best_mse, "mse_by_noise_level": {str(s): e for s, e in result.per_level.items()}},

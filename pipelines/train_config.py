@@ -15,7 +15,7 @@ from pipelines.config import STRICT
 class NetworkTable:
     """[network]"""
 
-    kind: Literal["unet3d", "gated_unet3d", "dncnn"] = Field(default="gated_unet3d", description="architecture")
+    kind: Literal["unet3d", "gated_unet", "dncnn"] = Field(default="gated_unet", description="architecture")
     options: Mapping[str, Any] = Field(default_factory=dict, description="[network.options]: its keyword arguments")
     start: str = Field(default="", description="weights to start from: a shipped name or a .safetensors file")
     seed: int = Field(default=0, ge=0, description="of the random start")

@@ -13,7 +13,7 @@ from denoisers import DenoiserError, DnCnn, NetworkDenoiser, UNet3d, build_netwo
 from denoisers.losses import sure
 from denoisers.network_denoiser import NoiseLevelWarning
 from denoisers.networks import NETWORKS
-from denoisers.networks.gated_unet3d import LARGEST
+from denoisers.networks.gated_unet import LARGEST
 from denoisers.networks.layers import (
     Conv3d,
     channels_last,
@@ -33,7 +33,7 @@ def small(kind, **options):
     torch.manual_seed(0)
     sizes = {
         "unet3d": {"channels": 2},
-        "gated_unet3d": {"channels": (4, 8), "blocks": (1, 1)},
+        "gated_unet": {"channels": (4, 8), "blocks": (1, 1)},
         "dncnn": {"n_dims": 3, "n_layers": 1, "channels": 4, "noise_channel": True},
     }[kind]
     network = build_network(kind, {**sizes, **options})
@@ -64,7 +64,7 @@ def test_the_papers_counts():
 
 
 def test_every_network_has_a_test():
-    assert set(NETWORKS) == {"unet3d", "gated_unet3d", "dncnn"}  # `small` above knows each
+    assert set(NETWORKS) == {"unet3d", "gated_unet", "dncnn"}  # `small` above knows each
 
 
 def test_dncnn_sees_17_by_17_pixels():
@@ -96,7 +96,7 @@ def test_a_2d_network_takes_any_image():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize(("kind", "step"), [("unet3d", 4), ("gated_unet3d", 4), ("dncnn", 1)])
+@pytest.mark.parametrize(("kind", "step"), [("unet3d", 4), ("gated_unet", 4), ("dncnn", 1)])
 def test_a_shifted_input_gives_a_shifted_output(kind, step, axis):
     """By a multiple of the pooling, and out of the borders' reach."""
     network = small(kind).double()
@@ -144,7 +144,7 @@ def test_an_image_does_not_depend_on_its_batch(kind):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["gated_unet3d", "dncnn"])
+@pytest.mark.parametrize("kind", ["gated_unet", "dncnn"])
 def test_without_normalisation_training_mode_changes_nothing(kind):
     network, v, sigma = small(kind).double(), noisy(2, 1, 8, 8, 8).double(), torch.full((2,), 0.1).double()
     assert not list(network.buffers())
@@ -162,7 +162,7 @@ def test_a_call_in_eval_mode_changes_no_state():
 
 def test_the_gate_mixes_input_and_offset():
     """A gate of one and no offset give the input back, at every noise level and border."""
-    network = small("gated_unet3d")
+    network = small("gated_unet")
     with torch.no_grad():
         network.tail.weight.zero_()
         assert network.tail.bias is not None
@@ -176,7 +176,7 @@ def test_the_gate_mixes_input_and_offset():
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_one_batch_overfits(kind):
-    wide = {"unet3d": {"channels": 4}, "gated_unet3d": {}, "dncnn": {"n_layers": 2, "channels": 24}}[kind]
+    wide = {"unet3d": {"channels": 4}, "gated_unet": {}, "dncnn": {"n_layers": 2, "channels": 24}}[kind]
     network = small(kind, **wide).train()
     clean = torch.zeros(2, 1, 4, 6, 5)
     clean[0, 0, 1:3, 2:5, 2:4], clean[1, 0, :2, 3:, 2:5] = 1.0, 0.6
@@ -198,14 +198,14 @@ def test_one_batch_overfits(kind):
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("unet", {}, "network kind: expected one of unet3d, gated_unet3d, dncnn, got 'unet'"),
+        ("unet", {}, "network kind: expected one of unet3d, gated_unet, dncnn, got 'unet'"),
         ("dncnn", {"depth": 3}, "network dncnn: unknown option depth; it takes n_dims, n_layers"),
         ("dncnn", {"n_dims": 4}, "expected 2 or 3, got 4"),
         ("dncnn", {"output": "both"}, "expected residual or direct, got both"),
-        ("gated_unet3d", {"channels": [8], "blocks": [1, 1]}, "as many blocks as channels"),
-        ("gated_unet3d", {"channels": [-3], "blocks": [1]}, "cannot be built with"),
-        ("gated_unet3d", {"channels": ["a"], "blocks": [1]}, "cannot be built with"),
-        ("gated_unet3d", {"channels": 3}, "cannot be built with"),
+        ("gated_unet", {"channels": [8], "blocks": [1, 1]}, "as many blocks as channels"),
+        ("gated_unet", {"channels": [-3], "blocks": [1]}, "cannot be built with"),
+        ("gated_unet", {"channels": ["a"], "blocks": [1]}, "cannot be built with"),
+        ("gated_unet", {"channels": 3}, "cannot be built with"),
         ("unet3d", {"channels": "x"}, "cannot be built with"),
     ],
 )
@@ -273,13 +273,13 @@ def test_the_noise_map_is_constant_per_image():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_a_denoiser_keeps_shape_and_dtype_and_gives_no_negative_values(dtype):
-    denoise = NetworkDenoiser(small("gated_unet3d"))
+    denoise = NetworkDenoiser(small("gated_unet"))
     v = torch.randn(2, 7, 8, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
     out = denoise(v, 0.1)
     assert (out.shape, out.dtype) == (v.shape, dtype)
     assert not out.requires_grad
     assert float(out.min()) == 0.0
-    assert float(NetworkDenoiser(small("gated_unet3d"), nonnegative=False)(v, 0.1).min()) < 0
+    assert float(NetworkDenoiser(small("gated_unet"), nonnegative=False)(v, 0.1).min()) < 0
 
 
 def test_a_denoiser_puts_its_network_into_eval_mode():
@@ -290,7 +290,7 @@ def test_a_denoiser_puts_its_network_into_eval_mode():
 
 
 def test_a_denoiser_takes_a_noise_level_per_image():
-    denoise, v = NetworkDenoiser(small("gated_unet3d")), noisy(3, 8, 8, 8)
+    denoise, v = NetworkDenoiser(small("gated_unet")), noisy(3, 8, 8, 8)
     assert denoise.takes_sigma_per_image
     levels = torch.tensor([0.01, 0.1, 0.2])
     each = torch.cat([denoise(v[i : i + 1], float(levels[i])) for i in range(3)])
@@ -300,14 +300,14 @@ def test_a_denoiser_takes_a_noise_level_per_image():
 
 
 def test_images_do_not_know_each_other():
-    denoise, v = NetworkDenoiser(small("gated_unet3d")), noisy(3, 8, 8, 8)
+    denoise, v = NetworkDenoiser(small("gated_unet")), noisy(3, 8, 8, 8)
     loud = v.clone()
     loud[1] *= 100
     torch.testing.assert_close(denoise(v, 0.1)[::2], denoise(loud, 0.1)[::2], rtol=0, atol=1e-6)
 
 
 def test_chunks_give_the_whole():
-    network, v = small("gated_unet3d"), noisy(5, 8, 8, 8)
+    network, v = small("gated_unet"), noisy(5, 8, 8, 8)
     sizes = []
     network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     levels = torch.linspace(0.0, 0.2, 5)
@@ -335,7 +335,7 @@ def test_tiles_give_the_whole(monkeypatch):
 def test_tiles_keep_to_the_grid_of_the_poolings(monkeypatch):
     monkeypatch.setattr(network_denoiser, "TILE", 24)
     monkeypatch.setattr(network_denoiser, "OVERLAP", 16)
-    deep = build_network("gated_unet3d", {"channels": (2, 2, 2, 2), "blocks": (0, 0, 0, 0)})
+    deep = build_network("gated_unet", {"channels": (2, 2, 2, 2), "blocks": (0, 0, 0, 0)})
     assert deep.multiple == 16
     denoise = NetworkDenoiser(deep, voxels_at_once=1000)
     assert (denoise._tiled.align, denoise._tiled.tile) == (16, 32)
@@ -351,7 +351,7 @@ def test_a_2d_network_takes_a_volume_slice_by_slice():
 
 
 def test_a_warning_outside_the_noise_range_comes_once():
-    denoise, v = NetworkDenoiser(small("gated_unet3d"), noise_range=(0.02, 0.2)), noisy(1, 8, 8, 8)
+    denoise, v = NetworkDenoiser(small("gated_unet"), noise_range=(0.02, 0.2)), noisy(1, 8, 8, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for inside in (0.02, 0.1, 0.2):
@@ -363,12 +363,12 @@ def test_a_warning_outside_the_noise_range_comes_once():
         warnings.simplefilter("error")
         denoise(v, 0.5)
     with pytest.warns(NoiseLevelWarning, match=r"noise level 0.01 is"):
-        NetworkDenoiser(small("gated_unet3d"), noise_range=(0.02, 0.2))(v, torch.tensor([0.01]))
+        NetworkDenoiser(small("gated_unet"), noise_range=(0.02, 0.2))(v, torch.tensor([0.01]))
 
 
 def test_bfloat16_is_close():
     """2^-8 is its precision; a percent of the peak after a few layers."""
-    network, v = small("gated_unet3d"), noisy(2, 16, 16, 16)
+    network, v = small("gated_unet"), noisy(2, 16, 16, 16)
     exact, fast = NetworkDenoiser(network)(v, 0.1), NetworkDenoiser(network, precision="bfloat16")(v, 0.1)
     assert fast.dtype == torch.float32
     assert 0 < float((fast - exact).abs().max()) < 0.02 * float(exact.max())
@@ -386,17 +386,17 @@ def test_bfloat16_is_close():
 )
 def test_a_denoiser_refuses_in_a_sentence(v, sigma, words):
     with pytest.raises(DenoiserError, match=words):
-        NetworkDenoiser(small("gated_unet3d"))(v, sigma)
+        NetworkDenoiser(small("gated_unet"))(v, sigma)
 
 
 def test_a_denoiser_takes_no_images_and_no_other_precision():
-    assert NetworkDenoiser(small("gated_unet3d"))(torch.zeros(0, 8, 8, 8), 0.1).shape == (0, 8, 8, 8)
+    assert NetworkDenoiser(small("gated_unet"))(torch.zeros(0, 8, 8, 8), 0.1).shape == (0, 8, 8, 8)
     with pytest.raises(ValueError, match="expected float32 or bfloat16"):
-        NetworkDenoiser(small("gated_unet3d"), precision="float16")
+        NetworkDenoiser(small("gated_unet"), precision="float16")
 
 
 def test_a_network_can_be_trained_by_sure_through_the_gate():
     """Two passes of one network in one loss reach all its weights."""
-    network, v = small("gated_unet3d").train(), noisy(2, 1, 8, 8, 8)
+    network, v = small("gated_unet").train(), noisy(2, 1, 8, 8, 8)
     sure(network, v, v, torch.full((2,), 0.1), torch.Generator().manual_seed(0)).backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())

@@ -22,7 +22,7 @@ from denoisers import (
     Card,
     DenoiserError,
     DnCnn,
-    GatedUNet3d,
+    GatedUNet,
     NetworkDenoiser,
     load_denoiser,
     load_weights,
@@ -36,7 +36,7 @@ from pipelines.train import read_train_config
 CARD = Card(
     name="tiny",
     summary="a tiny one",
-    network={"kind": "gated_unet3d", "options": {"channels": [4], "blocks": [1]}},
+    network={"kind": "gated_unet", "options": {"channels": [4], "blocks": [1]}},
     n_dims=3,
     noise_range=(0.0, 0.2),
     data="nothing",
@@ -48,7 +48,7 @@ CARD = Card(
 
 def network():
     torch.manual_seed(0)
-    return GatedUNet3d((4,), (1,))
+    return GatedUNet((4,), (1,))
 
 
 def saved(folder, **changes):
@@ -118,7 +118,7 @@ def other_network(path):
 
 
 def wider(path):
-    rewrite(path, GatedUNet3d((8,), (1,)).state_dict())
+    rewrite(path, GatedUNet((8,), (1,)).state_dict())
 
 
 def another_key(path):
@@ -377,11 +377,11 @@ def test_an_interrupt_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_pa
         (["data.mix.points=much"], "[data]"),
         (
             ["network.options.depth=3"],
-            "[network] network gated_unet3d: unknown option depth; it takes channels, blocks",
+            "[network] network gated_unet: unknown option depth; it takes channels, blocks",
         ),
-        (["network.options.channels=[-3]"], "[network] network gated_unet3d: cannot be built with"),
-        (["network.kind=unet"], "network.kind: expected one of 'unet3d', 'gated_unet3d', 'dncnn', found 'unet'"),
-        (["data.shape=[8,8]"], "[data] shape: expected 3 numbers for network gated_unet3d, found 2"),
+        (["network.options.channels=[-3]"], "[network] network gated_unet: cannot be built with"),
+        (["network.kind=unet"], "network.kind: expected one of 'unet3d', 'gated_unet', 'dncnn', found 'unet'"),
+        (["data.shape=[8,8]"], "[data] shape: expected 3 numbers for network gated_unet, found 2"),
         (["data.shape=[8]"], "shape: expected 2 or 3 numbers, found 1"),
         (["data.shape=[8,8,-1]"], "expected 3 counts >= 1"),
         (["data.validation_shape=[8,8]"], "validation_shape: expected 3 numbers as shape has, found 2"),
@@ -477,7 +477,7 @@ def test_weights_to_start_from(tmp_path, toml):
     assert all(torch.allclose(v, before[k], atol=1e-8) for k, v in weights.items())
     wrong = cli("train", toml, "-o", tmp_path / "two", *more, "-s", "network.options.channels=[8]")
     assert wrong.status == 2
-    assert "[network] start: expected weights of gated_unet3d with these options, found tiny" in wrong.err
+    assert "[network] start: expected weights of gated_unet with these options, found tiny" in wrong.err
 
 
 def test_tensorboard_gets_events(tmp_path, toml):

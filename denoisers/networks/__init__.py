@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from denoisers.networks.dncnn import DnCnn
-from denoisers.networks.gated_unet3d import GatedUNet3d
+from denoisers.networks.gated_unet import GatedUNet
 from denoisers.networks.unet3d import UNet3d
 
-__all__ = ["NETWORKS", "DnCnn", "GatedUNet3d", "UNet3d", "build_network"]
+__all__ = ["NETWORKS", "DnCnn", "GatedUNet", "UNet3d", "build_network"]
 
 #: By the name that configurations and cards use.
-NETWORKS: dict[str, type[nn.Module]] = {"unet3d": UNet3d, "gated_unet3d": GatedUNet3d, "dncnn": DnCnn}
+NETWORKS: dict[str, type[nn.Module]] = {"unet3d": UNet3d, "gated_unet": GatedUNet, "dncnn": DnCnn}
 
 
 def build_network(kind: str, options: Mapping[str, Any] | None = None) -> nn.Module:

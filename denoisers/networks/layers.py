@@ -57,17 +57,21 @@ def crop_to(v: Tensor, size: torch.Size) -> Tensor:
 
 
 def space_to_depth(v: Tensor) -> Tensor:
-    """Every 2 x 2 x 2 voxels become 8 channels: (b, c, 2d, 2h, 2w) -> (b, 8c, d, h, w)."""
-    b, c, d, h, w = v.shape
-    v = v.view(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return v.reshape(b, 8 * c, d // 2, h // 2, w // 2)
+    """Every 2 x 2 (x 2) voxels become channels: (b, c, 2d, 2h, 2w) -> (b, 8c, d, h, w), (b, c, 2h, 2w) -> (b, 4c, h, w)."""
+    b, c, *size = v.shape
+    n = len(size)
+    v = v.reshape(b, c, *(k for s in size for k in (s // 2, 2)))
+    v = v.permute(0, 1, *range(3, 2 * n + 2, 2), *range(2, 2 * n + 2, 2))
+    return v.reshape(b, c * 2**n, *(s // 2 for s in size))
 
 
 def depth_to_space(v: Tensor) -> Tensor:
-    """Inverse of `space_to_depth`: (b, 8c, d, h, w) -> (b, c, 2d, 2h, 2w)."""
-    b, c, d, h, w = v.shape
-    v = v.view(b, c // 8, 2, 2, 2, d, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return v.reshape(b, c // 8, 2 * d, 2 * h, 2 * w)
+    """Inverse of `space_to_depth`."""
+    b, c, *size = v.shape
+    n = len(size)
+    v = v.reshape(b, c // 2**n, *(2,) * n, *size)
+    v = v.permute(0, 1, *(k for i in range(n) for k in (n + 2 + i, 2 + i)))
+    return v.reshape(b, c // 2**n, *(2 * s for s in size))
 
 
 def noise_map(sigma: Tensor, like: Tensor) -> Tensor:
