@@ -51,7 +51,7 @@ def fbp(
     `fan_redundancy`, also for limited ranges: what was not measured is left out, not invented.
 
     A pixel counts only the views whose detector saw it (linear interpolation, falling to zero one bin outside), so
-    pixels outside the field of view come out too low. The detector stands across the central ray: a tilt is not treated.
+    pixels outside the field of view come out too low. A tilted detector is not treated.
 
     Args:
         y: line integrals, (*batch, n_view, nz, n_bin), unitless, real or complex.
