@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imaging.operators import Grid, LinearOperator, NearFieldMimo, PlanarScan
+from imaging.operators import FanBeam, Grid, LinearOperator, NearFieldMimo, ParallelBeam, PlanarScan, TimeSequential
 
 DOUBLE = torch.complex128
 
@@ -84,7 +84,19 @@ def operators() -> dict[str, LinearOperator]:
     frame = NearFieldMimo(*frame_array(3), f, SMALL, dtype=DOUBLE)
     scan = raster(5, 4, 0.02)
     scan_grid = Grid((0.1, -0.01, 0.013), (0.02, 0.02, 0.02), (3, 6, 5))
+    slices = Grid((0.0, -0.05, -0.06), (0.01, 0.01, 0.012), (2, 11, 9))
+    angles = 6 * torch.rand(7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    bins = 0.011 * torch.arange(13, dtype=torch.float64) - 0.06
+    parallel = ParallelBeam(angles, bins, slices, axis_offset_m=0.003, tilt_rad=0.1, **options)
+    fan = {"source_to_origin_m": 0.2, "origin_to_detector_m": 0.1, **options}
+    frames = torch.tensor([0, 2, 1, 1, 3, 0, 2])
     return {
+        "ParallelBeam": parallel,
+        "ParallelBeam-not-stored": ParallelBeam(angles, bins, slices, memory_limit=0, **options),
+        "FanBeam": FanBeam(angles, 2 * bins, slices, axis_offset_m=0.002, **fan),
+        "FanBeam-tilted": FanBeam(angles, 2 * bins, slices, tilt_rad=0.2, **fan),
+        "TimeSequential": TimeSequential(parallel, frames, 5),
+        "TimeSequential-not-stored": TimeSequential(FanBeam(angles, bins, slices, memory_limit=0, **fan), frames),
         "NearFieldMimo": plain,
         "NearFieldMimo-cross": cross(2, SMALL),
         "NearFieldMimo-frame": frame,

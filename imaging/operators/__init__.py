@@ -5,5 +5,16 @@ from imaging.operators.checks import check_adjoint
 from imaging.operators.grid import Grid
 from imaging.operators.near_field import NearFieldMimo
 from imaging.operators.planar_scan import PlanarScan, near_field_operator
+from imaging.operators.tomography import FanBeam, ParallelBeam, TimeSequential
 
-__all__ = ["Grid", "LinearOperator", "NearFieldMimo", "PlanarScan", "check_adjoint", "near_field_operator"]
+__all__ = [
+    "FanBeam",
+    "Grid",
+    "LinearOperator",
+    "NearFieldMimo",
+    "ParallelBeam",
+    "PlanarScan",
+    "TimeSequential",
+    "check_adjoint",
+    "near_field_operator",
+]
