@@ -34,7 +34,7 @@ from scipy.ndimage import gaussian_laplace
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from imaging.operators import LinearOperator, TimeSequential
+from imaging.operators import LinearOperator
 from imaging.priors import Denoiser
 
 #: Denoises a movie (P, ny, nx); the frames are independent.
@@ -122,7 +122,7 @@ def published_redpsm(
     """Factors by Adam, denoised movie, dual variable, in turn.
 
     Args:
-        A: (P, 1, ny, nx) -> (P, 1, J), one view per instant, as `TimeSequential` of any static projector.
+        A: (P, 1, ny, nx) -> (P, 1, J), one view per instant: `TimeSequential` of any static projector.
         y: (P, 1, J).
         start: Λ and Z to begin with, say of `prosep_start`.
         denoiser: of a movie (P, ny, nx), its noise level fixed (see `at_level`); None is PSM alone.
@@ -274,7 +274,7 @@ class ProSep:
 
 
 def prosep(
-    static: LinearOperator,
+    A: LinearOperator,
     y: Tensor,
     angles_rad: Tensor,
     *,
@@ -292,7 +292,7 @@ def prosep(
     eliminated, Z found by Adam, then all views are synthesised at all instants and backprojected.
 
     Args:
-        static: one image (1, ny, nx) to all views (P, 1, J), parallel beam, pixels and bins of unit length.
+        A: as in `published_redpsm`; parallel beam, pixels and bins of unit length.
         y: one view per instant, (P, 1, J).
         angles_rad: of the views, (P,), spread over half a turn.
         rank: K; n_harmonics: Nh; 2 P >= (2 Nh + 1) K at least, better well above.
@@ -344,13 +344,12 @@ def prosep(
     eta, misfit = fit(psi)
     eta = eta.reshape(H.shape[1], rank, n_bins)
     basis = torch.einsum("qn,nkj->kqj", H[:n_views], eta)  # each function's sinogram at all views
-    images = fbp(static, basis[:, :, None].to(y))  # linear: K images and not P
-    flat = images[:, 0][:, mask]
+    flat = fbp(A, basis[:, :, None].to(y))[:, mask]  # linear: K images and not P
     return ProSep(embed(psi.to(y) @ flat, mask), z, float(misfit))
 
 
 def prosep_start(
-    A: TimeSequential,
+    A: LinearOperator,
     y: Tensor,
     angles_rad: Tensor,
     settings: Settings,
@@ -371,7 +370,7 @@ def prosep_start(
     Source: RP 2.3, the verified recipe.
     """
     s = settings
-    first = prosep(A.static, y, angles_rad, rank=s.start_rank, n_harmonics=s.n_harmonics, mask=mask)
+    first = prosep(A, y, angles_rad, rank=s.start_rank, n_harmonics=s.n_harmonics, mask=mask)
     flat = first.movie[:, mask].to(torch.float64)
     r = min(s.start_rank, s.rank)
     psi = torch.linalg.eigh(flat @ flat.T)[1].flip(1)[:, :r].cpu()  # right singular vectors of the movie
@@ -408,15 +407,16 @@ def harmonics(angles_rad: Tensor, n: int) -> Tensor:
     return torch.cat([torch.ones_like(angles_rad)[:, None], waves], dim=1)
 
 
-def fbp(static: LinearOperator, y: Tensor) -> Tensor:
-    """Filtered backprojection of views spread evenly over half a turn, pixels and bins of unit length.
+def fbp(A: LinearOperator, y: Tensor) -> Tensor:
+    """Filtered backprojection of still objects, views spread evenly over half a turn, pixels and bins of unit length.
 
     Args:
-        static: (1, ny, nx) -> (P, 1, J); its adjoint backprojects.
+        A: (P, 1, ny, nx) -> (P, 1, J), view p of frame p. Its adjoint, divided by that of ones, interpolates each view;
+            the adjoint alone weighs neighbouring pixels up to 18 % apart where it rotates and sums.
         y: (n, P, 1, J).
 
     Returns:
-        (n, 1, ny, nx).
+        (n, ny, nx); of use inside the field of view, which all views see.
 
     Source: Kak and Slaney (1988), section 3.3: the band-limited ramp, 1/4 at 0 and -1 / (π k)² at odd k.
     """
@@ -426,7 +426,9 @@ def fbp(static: LinearOperator, y: Tensor) -> Tensor:
     ramp = torch.where(k % 2 == 1, -1 / (torch.pi * torch.where(k == 0, 1.0, k)) ** 2, 0.0)
     ramp[0] = 0.25
     filtered = torch.fft.irfft(torch.fft.rfft(y, size) * torch.fft.rfft(ramp).real.to(y), size)[..., :n_bins]
-    return torch.pi / y.shape[1] * static.adjoint(filtered.contiguous())
+    weight = A.adjoint(torch.ones_like(y[0]))
+    weight = torch.where(weight > 0.1, weight, torch.inf)  # beyond the detector
+    return torch.stack([(A.adjoint(v.contiguous()) / weight).mean((0, 1)) * torch.pi for v in filtered])
 
 
 def _smooth_start(U: Tensor, rank: int) -> Tensor:
