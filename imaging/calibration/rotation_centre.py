@@ -81,7 +81,7 @@ def find_rotation_centre(y: Tensor, angles_rad: Tensor, columns_m: Tensor) -> Ro
             f"find_rotation_centre: expected views over about 180 degrees and 8 bins or more, found "
             f"{math.degrees(covered):.0f} degrees and {n} bins; give the axis by hand"
         )
-    y = y.index_select(1, _spread(y.shape[1], MOST_ROWS).to(y.device)).to(torch.promote_types(y.dtype, torch.float32))
+    y = y.index_select(1, _spread(y.shape[1], MOST_ROWS).to(y.device)).to(torch.float32)  # scores need no more
     pairs, moments, truncated = axis_from_pairs(y, angles), axis_from_moments(y, angles), _truncated(y)
     starts = {"pairs": pairs, "moments": None if truncated else moments}
     known = {name: c for name, c in starts.items() if c is not None and 0 < c < n - 1}
