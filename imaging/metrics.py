@@ -1,7 +1,7 @@
 """How far an image is from the truth, or from its data.
 
-Image metrics compare magnitudes, per volume, and return float64 of the batch shape. `normalise` says what is
-done to the estimate e = |estimate| first, with t = |truth|:
+Image metrics compare volume by volume and return float64 of the batch shape: magnitudes of complex images, values of
+real ones, signs included. `normalise` says what is done to the estimate e first, with t the truth:
 
 * ``"peak"``: e / max e, the convention of the near-field literature (NF 7.5); it punishes speckled images;
 * ``"gain"``: ⟨t, e⟩ / ⟨e, e⟩ · e, the least-squares gain;
@@ -173,7 +173,8 @@ def _magnitudes(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
             f"metrics: expected two volumes (..., nz, ny, nx) of one shape, got {tuple(estimate.shape)} "
             f"and {tuple(truth.shape)}"
         )
-    return estimate.abs().to(_wide(estimate)), truth.abs().to(_wide(truth))
+    e, t = (v.abs() if v.is_complex() else v for v in (estimate, truth))
+    return e.to(_wide(e)), t.to(_wide(t))
 
 
 def _wide(v: Tensor) -> torch.dtype:

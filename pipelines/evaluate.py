@@ -23,7 +23,10 @@ from imaging import metrics
 SHOWN = ("psnr", "psnr_gain", "ssim", "ssim_2d", "nmse", "nmse_gain", "measurement_residual")
 HEADS = ("PSNR peak", "PSNR gain", "SSIM 3D", "SSIM 2D", "NMSE peak", "NMSE gain", "residual")
 
+#: Quantities whose values mean something by themselves: compared as they are, both over the truth's largest value.
+ABSOLUTE = ("attenuation",)
 _NORMALISED = {
+    "none": "both divided by the truth's largest value over all frames",
     "peak": "each image divided by its own largest magnitude",
     "gain": "truth divided by its largest magnitude, estimate multiplied with its least-squares gain",
 }
@@ -56,6 +59,9 @@ class Evaluation:
 def quality(estimate: Volume, truth: Volume, *, reference: str) -> dict[str, Metric]:
     """PSNR, SSIM and NMSE of magnitudes, with peak and with least-squares normalisation (NF 7.5).
 
+    Of quantities with an absolute scale (attenuation) the values themselves are compared, signs included, as they
+    are in place of peak-normalised.
+
     Args:
         estimate, truth: on the same grid; a truth without frames serves every frame.
         reference: where the truth comes from, for the metrics' record.
@@ -68,15 +74,16 @@ def quality(estimate: Volume, truth: Volume, *, reference: str) -> dict[str, Met
     """
     if not truth.data.any():
         return {}
-    e = torch.as_tensor(np.abs(estimate.data)).to(torch.float64)
-    t = torch.as_tensor(np.abs(truth.data)).to(torch.float64)
+    absolute = truth.quantity in ABSOLUTE
+    e, t = (torch.as_tensor(v.data if absolute else np.abs(v.data)).to(torch.float64) for v in (estimate, truth))
     several = estimate.axes[0] == "frame"
     e = e if several else e[None]
     t = (t if truth.axes[0] == "frame" else t[None]).expand(e.shape)
-    peak = t.amax((-3, -2, -1), keepdim=True)
+    peak = t.amax() if absolute else t.amax((-3, -2, -1), keepdim=True)
     t = t / torch.where(peak > 0, peak, torch.ones_like(peak))
+    e = e / peak if absolute else e
     found: dict[str, Metric] = {}
-    for normalise, suffix in (("peak", ""), ("gain", "_gain")):
+    for normalise, suffix in (("none" if absolute else "peak", ""), ("gain", "_gain")):
         how = _NORMALISED[normalise]
         entries: dict[str, tuple[Any, str, float | None, str]] = {
             "psnr": (

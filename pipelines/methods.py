@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import radar_config as radar
+from pipelines import tomography_config as tomography
 from pipelines.config import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal["direct", "iterative, classical", "learned"]
 
 #: What `reconstruct` takes for a modality when no method is named.
-DEFAULT_METHOD = {"mimo_radar": "pnp"}
+DEFAULT_METHOD = {"mimo_radar": "pnp", "tomography": "redpsm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class Part:
         direct: the image at once, (frame, *operator.in_shape); None for an iterative method.
         solve: the solver's states for some of the frames, as `imaging.solvers.run_batch` calls it; None for a
             direct method.
+        movie: the frames are one problem: y, scale and epsilon have one row, and images are (1, frame, ...).
     """
 
     frames: tuple[int, ...]
@@ -67,6 +69,12 @@ class Part:
     epsilon: Tensor | None = None
     direct: Callable[[], Tensor] | None = None
     solve: Callable[[Tensor, Any], Iterator[State]] | None = None
+    movie: bool = False
+
+    @property
+    def problems(self) -> list[list[int]]:
+        """The frames of each problem."""
+        return [list(self.frames)] if self.movie else [[f] for f in self.frames]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +86,7 @@ class Plan:
         n_frames: frames in all.
         image_axes: axes of a frame's image with their coordinates, in order.
         quantity, units, long_name: of the image.
+        frame_scale: times of the frames; None takes the measurement's axis frame.
         stop: per-problem stopping test.
         max_iter: iterations at most; 0 for a direct method.
         image: of a state; None takes its x.
@@ -93,6 +102,7 @@ class Plan:
     quantity: str
     units: str
     long_name: str = ""
+    frame_scale: Scale | None = None
     stop: Callable[[State], Tensor] | None = None
     max_iter: int = 0
     image: Callable[[State], Tensor] | None = None
@@ -178,6 +188,48 @@ METHODS: tuple[Method, ...] = (
         summary="magnitude denoised by a network (or any denoiser, -d) under a data constraint (plug-and-play C-SALSA)",
         config=radar.PnpConfig,
         function="pipelines.radar:pnp",
+        takes_denoiser=True,
+    ),
+    Method(
+        name="fbp",
+        modalities=("tomography",),
+        kind="direct",
+        summary="filtered back-projection, frame by frame; parallel and fan beam",
+        config=tomography.FbpConfig,
+        function="pipelines.tomography:fbp",
+    ),
+    Method(
+        name="tv",
+        modalities=("tomography",),
+        kind="iterative, classical",
+        summary="total variation in space, and in time for moving objects (primal-dual)",
+        config=tomography.TvConfig,
+        function="pipelines.tomography:tv",
+    ),
+    Method(
+        name="psm",
+        modalities=("tomography",),
+        kind="iterative, classical",
+        summary="partially separable movie: low rank, smooth in time, no spatial prior",
+        config=tomography.PsmConfig,
+        function="pipelines.tomography:psm",
+    ),
+    Method(
+        name="pnp",
+        modalities=("tomography",),
+        kind="learned",
+        summary="every frame regularised by a denoiser (RED), for sparse views and limited angles",
+        config=tomography.PnpConfig,
+        function="pipelines.tomography:pnp",
+        takes_denoiser=True,
+    ),
+    Method(
+        name="redpsm",
+        modalities=("tomography",),
+        kind="learned",
+        summary="partially separable movie regularised by a denoiser (RED-PSM); a static object is one frame",
+        config=tomography.RedPsmConfig,
+        function="pipelines.tomography:redpsm",
         takes_denoiser=True,
     ),
 )

@@ -25,6 +25,7 @@ from imaging.operators.base import LinearOperator
 from imaging.operators.grid import Grid
 from imaging.operators.near_field import SPEED_OF_LIGHT, NearFieldMimo
 from imaging.operators.planar_scan import PlanarScan, find_raster, near_field_operator
+from imaging.operators.weighted import Weighted
 from imaging.priors import L1, Magnitude, TotalVariation
 from imaging.solvers import CgSolver, SolverCache, csalsa, csalsa_projected, relative_change_below, starting_image
 from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
@@ -361,23 +362,6 @@ def _moves(m: Measurement) -> bool:
     return any(np.asarray(m.geometry[name]).ndim == 3 for name in ("tx_positions", "rx_positions"))
 
 
-class _Weighted(LinearOperator):
-    """diag(w) A: w is 0 where nothing was measured, and evens out noise that differs between samples."""
-
-    def __init__(self, A: LinearOperator, weights: Tensor) -> None:
-        super().__init__(A.in_shape, A.out_shape, in_axes=A.in_axes, out_axes=A.out_axes, dtype=A.dtype)
-        self.inner = A
-        self.register_buffer("weights", weights)
-
-    weights: Tensor
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self.inner._forward(x) * self.weights
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return self.inner._adjoint(y * self.weights)
-
-
 def _weights(m: Measurement) -> tuple[np.ndarray | None, float | None]:
     """Weights (frame, ...) for every sample, None when all are 1; and the noise's std after weighting."""
     shape = m.data.shape
@@ -440,7 +424,7 @@ class _Model:
     def __init__(self, plain: Radar, weights: Tensor | None, n_solves: int) -> None:
         self.plain = plain
         self.n_solves = n_solves
-        self.A: LinearOperator = plain if weights is None else _Weighted(plain, weights)
+        self.A: LinearOperator = plain if weights is None else Weighted(plain, weights)
         self.weights = weights
 
     @functools.cached_property

@@ -31,7 +31,7 @@ from imaging.operators.base import LinearOperator
 from imaging.solvers.run import KeepBest, Outcome, run_batch
 from imaging.solvers.state import State
 from pipelines.config import ConfigError, as_dict, as_json, sha256_of
-from pipelines.evaluate import on_same_grid, quality
+from pipelines.evaluate import ABSOLUTE, on_same_grid, quality
 from pipelines.methods import Method, Part, Plan, Setting, find_method
 
 PACKAGES = ("numpy", "scipy", "torch", "h5py", "scikit-image", "finufft")
@@ -184,7 +184,8 @@ def reconstruct(
     plan = method.plan(measurement, config, setting)
     image, log, residual = _image(plan, measurement, on_iteration, clock)
     volume = _volume(plan, measurement, image)
-    scores = {"measurement_residual": _residual_metric(residual, direct=plan.max_iter == 0)}
+    gained = plan.max_iter == 0 and plan.quantity not in ABSOLUTE
+    scores = {"measurement_residual": _residual_metric(residual, direct=gained)}
     if measurement.ground_truth is not None:
         if on_same_grid(volume, measurement.ground_truth):
             scores |= quality(volume, measurement.ground_truth, reference="/ground_truth/volume")
@@ -287,12 +288,13 @@ def _image(
     for part in plan.parts:
         if part.direct is not None:
             x = part.direct()
-            residual = _relative_residual(part.operator, x, part.y, fit_gain=True)
+            residual = _relative_residual(part.operator, x, part.y, fit_gain=plan.quantity not in ABSOLUTE)
         else:
             x = _iterate(plan, part, log, truth, on_iteration, clock)
             residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
-        scale = part.scale.to(x.real.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        scale = part.scale.to(x.real.dtype if x.is_complex() else x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
         image = (x * scale).cpu().numpy()
+        image = image[0] if part.movie else image
         if not np.isfinite(image).all():
             raise ArithmeticError(
                 f"/measurement/data: expected numbers whose image single precision can hold, found NaN or Inf in "
@@ -305,31 +307,43 @@ def _image(
 
 
 def _iterate(
-    plan: Plan, part: Part, log: _Log, truth: Tensor | None, on_iteration: Sequence[OnIteration], clock: float
+    plan: Plan,
+    part: Part,
+    log: _Log,
+    truth_and_unit: tuple[Tensor | None, float],
+    on_iteration: Sequence[OnIteration],
+    clock: float,
 ) -> Tensor:
     assert part.solve is not None
     assert plan.stop is not None
     y_norm = torch.linalg.vector_norm(part.y.flatten(1).to(torch.complex128), dim=1)
+    problems = part.problems
+    truth, unit = truth_and_unit
+    how: metrics.Normalise = "none" if plan.quantity in ABSOLUTE else "peak"
 
     def record(state: State, active: Tensor) -> None:
         elapsed = time.monotonic() - clock
         rows = _rows(state, y_norm[active.to(y_norm.device)], elapsed)
         if truth is not None:
-            reference = truth[[part.frames[i] for i in active.tolist()]].to(state.x.device)
-            size = (state.x if plan.image is None else plan.image(state)).abs().to(reference.dtype)
-            psnr = metrics.psnr(size, reference, normalise="peak").tolist()
-            nmse = metrics.nmse(size, reference, normalise="peak").tolist()
-            for row, p, e in zip(rows, psnr, nmse, strict=True):
-                row.update(psnr=p, nmse=e)
+            estimate = state.x if plan.image is None else plan.image(state)
+            for i, row, image in zip(active.tolist(), rows, estimate, strict=True):
+                reference = truth[problems[i]].to(image.device)
+                values = image if part.movie else image[None]
+                values = values if plan.quantity in ABSOLUTE else values.abs()
+                values = values.to(reference.dtype) * float(part.scale[i] / unit)
+                row.update(
+                    psnr=float(metrics.psnr(values, reference, normalise=how).mean()),
+                    nmse=float(metrics.nmse(values, reference, normalise=how).mean()),
+                )
         log.rows.setdefault(state.iteration, []).extend(rows)
         for i, row in zip(active.tolist(), rows, strict=True):
             for callback in on_iteration:
-                callback({"frame": part.frames[i], "iteration": state.iteration, "max_iter": plan.max_iter, **row})
+                callback({"frame": problems[i][0], "iteration": state.iteration, "max_iter": plan.max_iter, **row})
 
     floor = FLAT * float(y_norm.max())
     state, outcomes, _ = run_batch(
         part.solve,
-        len(part.frames),
+        len(problems),
         stop=plan.stop,
         max_iter=plan.max_iter,
         callbacks=[record],
@@ -376,7 +390,7 @@ def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
 
 
 def _relative_residual(A: LinearOperator, x: Tensor, y: Tensor, *, fit_gain: bool) -> Tensor:
-    """‖Ax - y‖ / ‖y‖ per frame; a direct method's image has no absolute scale, so its best gain is taken."""
+    """‖Ax - y‖ / ‖y‖ per problem; with `fit_gain` of the image's best multiple, for images without absolute scale."""
     ax, y = A(x).flatten(1).to(torch.complex128), y.flatten(1).to(torch.complex128)
     if fit_gain:
         energy = torch.linalg.vecdot(ax, ax).real.clamp_min(torch.finfo(torch.float64).tiny)
@@ -384,8 +398,12 @@ def _relative_residual(A: LinearOperator, x: Tensor, y: Tensor, *, fit_gain: boo
     return torch.linalg.vector_norm(ax - y, dim=1) / torch.linalg.vector_norm(y, dim=1)
 
 
-def _truth(m: Measurement, plan: Plan) -> Tensor | None:
-    """|truth| (frame, z, y, x) on the image's grid, for the convergence log; None when there is none."""
+def _truth(m: Measurement, plan: Plan) -> tuple[Tensor | None, float]:
+    """Truth (frame, z, y, x) on the image's grid for the convergence log, and its unit; None when there is none.
+
+    Where absolute values count the unit is the truth's peak over all frames; else the truth is the magnitude, each
+    frame's peak 1, and the unit 1.
+    """
     truth = m.ground_truth
     shape = (plan.n_frames, *(len(scale.values) for scale in plan.image_axes.values()))
     if (
@@ -393,11 +411,15 @@ def _truth(m: Measurement, plan: Plan) -> Tensor | None:
         or not truth.data.any()
         or not on_same_grid(_volume(plan, m, np.broadcast_to(np.float32(0), shape)), truth)
     ):
-        return None
+        return None, 1.0
+    if plan.quantity in ABSOLUTE:
+        values = torch.as_tensor(truth.data).to(torch.float32)
+        unit = float(values.abs().max())
+        return ((values if truth.axes[0] == "frame" else values[None]) / unit).expand(shape), unit
     size = torch.as_tensor(np.abs(truth.data))
     size = (size if truth.axes[0] == "frame" else size[None]).expand(shape)
     peak = size.amax((-3, -2, -1), keepdim=True)
-    return size / torch.where(peak > 0, peak, torch.ones_like(peak))
+    return size / torch.where(peak > 0, peak, torch.ones_like(peak)), 1.0
 
 
 def _volume(plan: Plan, m: Measurement, image: np.ndarray) -> Volume:
@@ -408,7 +430,8 @@ def _volume(plan: Plan, m: Measurement, image: np.ndarray) -> Volume:
     if plan.n_frames == 1:
         image = image[0]
     else:
-        axes, scales = ("frame", *axes), {"frame": m.scales["frame"], **scales}
+        times = m.scales["frame"] if plan.frame_scale is None else plan.frame_scale
+        axes, scales = ("frame", *axes), {"frame": times, **scales}
     return Volume(
         data=image,
         axes=axes,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imaging.operators import FanBeam, Grid, LinearOperator, NearFieldMimo, ParallelBeam, PlanarScan, TimeSequential
+from imaging.operators import (
+    FanBeam,
+    Grid,
+    LinearOperator,
+    NearFieldMimo,
+    ParallelBeam,
+    PlanarScan,
+    TimeSequential,
+    Weighted,
+)
 
 DOUBLE = torch.complex128
 
@@ -97,6 +106,7 @@ def operators() -> dict[str, LinearOperator]:
         "FanBeam-tilted": FanBeam(angles, 2 * bins, slices, tilt_rad=0.2, **fan),
         "TimeSequential": TimeSequential(parallel, frames, 5),
         "TimeSequential-not-stored": TimeSequential(FanBeam(angles, bins, slices, memory_limit=0, **fan), frames),
+        "Weighted": Weighted(parallel, torch.rand(2, 13, dtype=torch.float64)),
         "NearFieldMimo": plain,
         "NearFieldMimo-cross": cross(2, SMALL),
         "NearFieldMimo-frame": frame,

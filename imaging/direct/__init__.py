@@ -1,7 +1,8 @@
 """Direct methods: one pass over the data, no iteration."""
 
 from imaging.direct.backprojection import backprojection
-from imaging.direct.filtered_backprojection import fbp, fbp_frames
+from imaging.direct.fbp_frames import fbp_frames
+from imaging.direct.filtered_backprojection import fbp
 from imaging.direct.kirchhoff import kirchhoff
 from imaging.direct.ramp_filter import EXTENSIONS, WINDOWS, filter_rows, ramp_filter
 from imaging.direct.range_migration import range_migration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -76,8 +76,8 @@ def fbp(
         GeometryError: no scan, or one that this method does not fit.
         ValueError: an unknown geometry, window or extension; NaN or Inf in y.
 
-    Source: Kak & Slaney (1988), Principles of Computerized Tomographic Imaging, 3.3 (parallel) and 3.4.2 (fan, flat
-        detector), filter (3.61). We differ in the weights: theirs are equal.
+    Source: Kak & Slaney (1988), Principles of Computerized Tomographic Imaging, chapter 3: 3.3 (parallel), 3.4.2
+        (fan, flat detector), filter (61). We differ in the weights: theirs are equal.
     """
     scan = _checked(y, angles_rad, columns_m, grid, geometry, source_to_origin_m, origin_to_detector_m, axis_offset_m)
     check_window(window, cutoff)
@@ -87,53 +87,6 @@ def fbp(
         both = torch.stack((y.real, y.imag))
         return torch.complex(*_fbp(both, scan, grid, window, cutoff, extension, offset_detector))
     return _fbp(y, scan, grid, window, cutoff, extension, offset_detector)
-
-
-def fbp_frames(
-    y: Tensor,
-    angles_rad: Tensor,
-    columns_m: Tensor,
-    grid: Grid,
-    frame_index: Tensor,
-    n_frames: int | None = None,
-    **options: Any,
-) -> Tensor:
-    """`fbp` of each time frame from its own views alone.
-
-    Args:
-        y: (*batch, n_view, nz, n_bin), all views in the order of measurement.
-        frame_index: frame of each view, (n_view,), 0 to n_frames - 1.
-        n_frames: None takes the largest index + 1.
-        options: of `fbp`.
-
-    Returns:
-        (*batch, n_frame, nz, ny, nx), 1/m.
-
-    Raises:
-        GeometryError: a frame without views, or indices that do not fit; else as `fbp`.
-    """
-    index = torch.as_tensor(frame_index, dtype=torch.int64).to("cpu")
-    if index.shape != angles_rad.shape or bool((index < 0).any()):
-        raise GeometryError(
-            f"fbp_frames frame_index: expected {len(angles_rad)} numbers >= 0, one per view, got {tuple(index.shape)} "
-            f"from {int(index.min())}"
-        )
-    frames = int(index.max()) + 1 if n_frames is None else n_frames
-    counts = torch.bincount(index, minlength=frames)
-    if len(counts) > frames or bool((counts == 0).any()):
-        empty = torch.nonzero(counts == 0)[:, 0].tolist()
-        raise GeometryError(
-            f"fbp_frames: expected views in each of {frames} frames and no frame beyond, got indices up to "
-            f"{int(index.max())} and frames {empty[:10]} empty; choose other frames or a method that shares views"
-        )
-    if y.ndim < 3 or y.shape[-3] != len(index):
-        raise ShapeError(f"fbp_frames y: expected (..., {len(index)}, nz, n_bin), got {tuple(y.shape)}")
-    images = []
-    for k in range(frames):
-        views = torch.nonzero(index == k)[:, 0]
-        part = y.index_select(-3, views.to(y.device))
-        images.append(fbp(part, angles_rad[views.to(angles_rad.device)], columns_m, grid, **options))
-    return torch.stack(images, dim=-4)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def ramp_filter(
     Raises:
         ValueError: an unknown window, or a cutoff outside (0, 1].
 
-    Source: Kak & Slaney (1988), Principles of Computerized Tomographic Imaging, (3.61).
+    Source: Kak & Slaney (1988), Principles of Computerized Tomographic Imaging, chapter 3, (61).
     """
     check_window(window, cutoff)
     lag = torch.arange(n, dtype=torch.float64)

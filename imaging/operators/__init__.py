@@ -6,6 +6,7 @@ from imaging.operators.grid import Grid
 from imaging.operators.near_field import NearFieldMimo
 from imaging.operators.planar_scan import PlanarScan, near_field_operator
 from imaging.operators.tomography import FanBeam, ParallelBeam, TimeSequential
+from imaging.operators.weighted import Weighted
 
 __all__ = [
     "FanBeam",
@@ -15,6 +16,7 @@ __all__ = [
     "ParallelBeam",
     "PlanarScan",
     "TimeSequential",
+    "Weighted",
     "check_adjoint",
     "near_field_operator",
 ]

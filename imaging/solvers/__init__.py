@@ -3,6 +3,8 @@
 from imaging.solvers.admm import AdmmState, admm
 from imaging.solvers.csalsa import CsalsaState, ProjectedState, csalsa, csalsa_projected, starting_image
 from imaging.solvers.linear import CgEllipsoid, CgInfo, CgSolver, EllipsoidInfo, SolverCache, cg, secular_root
+from imaging.solvers.partially_separable import PsmState, RedPsmState, psm, red_psm, spline_basis
+from imaging.solvers.primal_dual import PrimalDualState, tv_primal_dual
 from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
 from imaging.solvers.run import (
     KeepBest,
@@ -27,7 +29,10 @@ __all__ = [
     "EllipsoidProjector",
     "KeepBest",
     "Outcome",
+    "PrimalDualState",
     "ProjectedState",
+    "PsmState",
+    "RedPsmState",
     "RegularisedSolver",
     "SolverCache",
     "SolverDivergedError",
@@ -40,11 +45,15 @@ __all__ = [
     "csalsa_projected",
     "load_state",
     "never",
+    "psm",
+    "red_psm",
     "relative_change_below",
     "residuals_below",
     "run",
     "run_batch",
     "save_state",
     "secular_root",
+    "spline_basis",
     "starting_image",
+    "tv_primal_dual",
 ]

@@ -1,0 +1,655 @@
+"""Tomography: from a measurement to operators, data and solvers. The only place where they meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.measurement import Measurement, Scale
+from denoisers.load import load_denoiser
+from imaging.calibration import damp_rings, find_rotation_centre, interpolate_bad_pixels
+from imaging.direct.filtered_backprojection import fbp as filtered_backprojection
+from imaging.operators import FanBeam, Grid, LinearOperator, ParallelBeam, TimeSequential, Weighted
+from imaging.priors.magnitude import running_scale
+from imaging.solvers import psm as solve_psm
+from imaging.solvers import red_psm, relative_change_below, spline_basis, tv_primal_dual
+from imaging.solvers.partially_separable import choose_knots
+from imaging.solvers.state import State
+from pipelines.methods import Part, Plan, Setting
+from pipelines.radar import MeasurementError, truth_grid
+from pipelines.tomography_config import (
+    DataTable,
+    FbpConfig,
+    ModelTable,
+    PnpConfig,
+    PsmConfig,
+    RedPsmConfig,
+    RedSolverTable,
+    TomographyConfig,
+    TvConfig,
+)
+
+#: Radians within which plausible angles lie; degrees given as radians leave it.
+WIDEST_RANGE = 100.0
+#: Radians per view below which many views suggest that radians were given as degrees.
+NARROW_STEP = 2e-3
+#: A projection whose ends exceed this share of its largest value is cut off by the detector.
+CUT_OFF = 0.05
+#: Share of samples that may be missing.
+MOST_MISSING = 0.5
+#: Iterations of the first image, which sets the scale.
+FIRST_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A measurement as the methods take it.
+
+    Attributes:
+        y: line integrals, (view, row, column), 0 where `weights` is 0 for iterative methods' sake.
+        filled: the same with missing samples interpolated, for direct methods.
+        weights: statistical weights (view, row, column), mean 1 where measured; None when all are equal.
+        angles_rad, columns_m: of views and columns.
+        frame_index: of each view, 0 to n_frames - 1.
+        times: of the frames.
+        notes: sentences on what was assumed or done.
+    """
+
+    y: Tensor
+    filled: Tensor
+    weights: Tensor | None
+    angles_rad: Tensor
+    columns_m: Tensor
+    frame_index: Tensor
+    n_frames: int
+    times: Scale
+    grid: Grid
+    axis_offset_m: float
+    notes: list[str]
+
+    @property
+    def moves(self) -> bool:
+        return self.n_frames > 1
+
+
+# -- the methods --------------------------------------------------------------------------------------------
+
+
+def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
+    """Filtered back-projection, each frame from its own views."""
+    scan = read_scan(m, config, setting)
+    table = config.fbp
+    kind = str(m.geometry["type"])
+    far: dict[str, Any] = {}
+    if kind == "fan":
+        far = {k: float(m.geometry[k[:-2]]) for k in ("source_to_origin_m", "origin_to_detector_m")}
+    if config.geometry.tilt_deg:
+        raise MeasurementError("[geometry] tilt_deg: fbp treats no tilted detector; use tv, pnp or redpsm")
+
+    def image() -> Tensor:
+        frames = []
+        for frame in range(scan.n_frames):
+            views = scan.frame_index == frame
+            if not bool(views.any()):
+                frames.append(scan.filled.new_zeros(scan.grid.shape))
+                continue
+            frames.append(
+                filtered_backprojection(
+                    scan.filled[views],
+                    scan.angles_rad[views],
+                    scan.columns_m,
+                    scan.grid,
+                    geometry=kind,  # type: ignore[arg-type]
+                    axis_offset_m=scan.axis_offset_m,
+                    window=table.window,
+                    cutoff=table.cutoff,
+                    extension=table.extension,
+                    **far,
+                )
+            )
+        movie = torch.stack(frames)
+        return movie[None] if scan.moves else movie
+
+    notes = list(scan.notes)
+    if table.extension == "zero" and _cut_off(scan.filled):
+        notes.append("projections are cut off by the detector; fbp.extension = smooth lessens the bright rim")
+    if scan.moves and scan.n_frames * 3 > len(scan.angles_rad):
+        per_frame = len(scan.angles_rad) / scan.n_frames
+        notes.append(f"fbp: {per_frame:.3g} views per frame make streaks, not images; use redpsm for moving objects")
+    return _plan(m, scan, _operator(m, config, setting, scan), notes=notes, direct=image)
+
+
+def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
+    """Total variation of every frame, and of time between frames (anisotropic in time, isotropic in space)."""
+    scan = read_scan(m, config, setting)
+    table = config.solver
+
+    def solve(problem: _Problem, start: Any) -> Iterator[State]:
+        return tv_primal_dual(
+            problem.A,
+            problem.y,
+            weight=table.weight,
+            temporal_weight=table.temporal_weight if scan.moves else 0.0,
+            nonnegative=table.nonnegative,
+            x0=problem.first,
+            start=start,
+        )
+
+    return _iterative(m, config, setting, scan, solve, max_iter=table.max_iter, tol=table.tol)
+
+
+def psm(m: Measurement, config: PsmConfig, setting: Setting) -> Plan:
+    """Partially separable movie without a spatial prior, RP 2."""
+    scan = read_scan(m, config, setting)
+    table = config.solver
+
+    def solve(problem: _Problem, start: Any) -> Iterator[State]:
+        basis, rank = _temporal_basis(scan, problem, config.model, prior=False)
+        return solve_psm(problem.A, problem.y, basis, rank=rank, n_cg=table.cg_steps, start=start)
+
+    return _iterative(m, config, setting, scan, solve, max_iter=table.max_iter, tol=table.tol, as_movie=True)
+
+
+def redpsm(m: Measurement, config: RedPsmConfig, setting: Setting) -> Plan:
+    """Regularisation by denoising of a partially separable movie, RP 3."""
+    scan = read_scan(m, config, setting)
+    denoiser = _denoiser(config, setting)
+
+    def solve(problem: _Problem, start: Any) -> Iterator[State]:
+        basis, rank = _temporal_basis(scan, problem, config.model, prior=True)
+        return _red(scan, problem, basis, rank, denoiser, config.solver, start)
+
+    return _red_plan(m, config, setting, scan, solve)
+
+
+def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
+    """Each frame regularised by the denoiser on its own: RED-PSM with the identity for temporal basis."""
+    scan = read_scan(m, config, setting)
+    denoiser = _denoiser(config, setting)
+
+    def solve(problem: _Problem, start: Any) -> Iterator[State]:
+        return _red(scan, problem, torch.eye(scan.n_frames), None, denoiser, config.solver, start)
+
+    return _red_plan(m, config, setting, scan, solve)
+
+
+# -- what they share ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What a solver is given: one movie, data scaled so that its bright parts are about 1.
+
+    Attributes:
+        A: of movies, weighted; y: (1, *A.out_shape).
+        first: the best image that does not move, (1, *A.in_shape).
+        notes, facts: those of the plan.
+    """
+
+    A: LinearOperator
+    y: Tensor
+    first: Tensor
+    notes: list[str]
+    facts: dict[str, Any]
+
+
+Solve = Callable[[_Problem, Any], Iterator[State]]
+
+
+def _denoiser(config: RedPsmConfig | PnpConfig, setting: Setting) -> Any:
+    if setting.denoiser is not None:
+        return setting.denoiser
+    if not config.denoiser.file:
+        raise MeasurementError("[denoiser] file: expected a denoiser; give -d a name of 'backcast denoisers'")
+    return load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
+
+
+def _red(
+    scan: Scan, problem: _Problem, basis: Tensor, rank: int | None, denoiser: Any, table: RedSolverTable, start: Any
+) -> Iterator[State]:
+    per_frame = len(scan.angles_rad) / scan.n_frames
+    beta = table.beta_fraction * problem.A.mean_eigenvalue() * per_frame
+    problem.facts["beta"] = beta
+
+    def sigma(k: int) -> float:
+        done = min(1.0, (k - 1) / table.sigma_iter)
+        return float(table.sigma * (table.sigma_final / table.sigma) ** done)
+
+    return red_psm(
+        problem.A,
+        problem.y,
+        basis,
+        denoiser,
+        beta=beta,
+        weight=table.weight_ratio * beta,
+        sigma=sigma,
+        rank=rank,
+        n_cg=table.cg_steps,
+        nonnegative=table.nonnegative,
+        start=start,
+    )
+
+
+def _red_plan(m: Measurement, config: RedPsmConfig | PnpConfig, setting: Setting, scan: Scan, solve: Solve) -> Plan:
+    table = config.solver
+    plan = _iterative(m, config, setting, scan, solve, max_iter=table.max_iter, tol=table.tol, as_movie=True)
+    return dataclasses.replace(plan, image=_split)
+
+
+def _split(state: State) -> Tensor:
+    """The movie on which the denoiser acts: f of RP 3.2."""
+    split: Tensor = state.split  # type: ignore[attr-defined]
+    return split
+
+
+def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: bool) -> tuple[Tensor, int | None]:
+    """U and K. Without knots given: twice those that predict held-out samples best; with a prior `usual_knots` at least.
+
+    A single one that predicts best means that nothing moves. A prior carries more temporal functions than the data
+    alone, whose prediction suffers from streaks first.
+    """
+    knots = table.knots
+    if knots is not None and knots > scan.n_frames:
+        raise MeasurementError(
+            f"[model] knots: expected at most {scan.n_frames}, the frames of the scan, found {table.knots}"
+        )
+    if knots is None and not scan.moves:
+        knots = 1
+    if knots is None:
+        found = choose_knots(problem.A, problem.y)
+        knots = found if found == 1 else 2 * found
+        if prior and found > 1:
+            knots = max(knots, usual_knots(scan.n_frames))
+        knots = min(scan.n_frames, knots)
+        note = f"model: {knots} knots in time, since {found} predict held-out samples best"
+        if found == 1:
+            note += "; nothing moves as far as the data tell"
+        if note not in problem.notes:
+            problem.notes.append(note)
+    problem.facts["knots"] = knots
+    if table.rank is not None and table.rank > knots:
+        raise MeasurementError(f"[model] rank: expected at most {knots}, the knots, found {table.rank}")
+    problem.facts["rank"] = knots if table.rank is None else table.rank
+    return spline_basis(scan.n_frames, knots), table.rank
+
+
+def usual_knots(n_frames: int) -> int:
+    """4, 6, 8, 10 for 32, 64, 128, 256 frames: near RP's choices 4, 6, 7, 11 for movies of one slow motion."""
+    return max(2, round(2 * math.log2(n_frames) - 6))
+
+
+def _iterative(
+    m: Measurement,
+    config: TomographyConfig,
+    setting: Setting,
+    scan: Scan,
+    solve: Solve,
+    *,
+    max_iter: int,
+    tol: float,
+    as_movie: bool = False,
+) -> Plan:
+    notes, facts = list(scan.notes), {}
+    A = _operator(m, config, setting, scan, movie=as_movie)
+    y = scan.y
+    if scan.weights is not None:
+        root = scan.weights.sqrt()
+        A, y = Weighted(A, root), y * root
+    y = y[None]
+    first = static_image(A, y, scan, as_movie or scan.moves)
+    bright = float(running_scale(first[:, :1].abs() if as_movie or scan.moves else first.abs(), "bright").max())
+    if not bright > 0:
+        raise MeasurementError("/measurement/data: expected a signal, found line integrals whose image is zero")
+    facts["data_scale"] = bright
+    problem = _Problem(A, y / bright, first / bright, notes, facts)
+
+    def states(index: Tensor, start: Any) -> Iterator[State]:
+        del index  # one problem
+        return solve(problem, start)
+
+    part = Part(
+        frames=tuple(range(scan.n_frames)),
+        operator=A,
+        y=problem.y,
+        scale=torch.tensor([bright], dtype=torch.float64),
+        solve=states,
+        movie=as_movie or scan.moves,
+    )
+    return _plan(m, scan, A, notes=notes, facts=facts, part=part, stop=relative_change_below(tol), max_iter=max_iter)
+
+
+def static_image(A: LinearOperator, y: Tensor, scan: Scan, movie: bool) -> Tensor:
+    """A few conjugate-gradient steps to the image that fits best if nothing moves, negative values cut: (1, *in)."""
+    if not movie:
+        from imaging.solvers.linear import cg
+
+        x, _ = cg(A.gram, A.adjoint(y), max_iter=FIRST_STEPS)
+        return x.clamp_min(0)
+    states = solve_psm(A, y, spline_basis(scan.n_frames, 1), n_cg=FIRST_STEPS)
+    return next(states).x.clamp_min(0)
+
+
+def _plan(
+    m: Measurement,
+    scan: Scan,
+    A: LinearOperator,
+    *,
+    notes: list[str],
+    facts: dict[str, Any] | None = None,
+    part: Part | None = None,
+    direct: Callable[[], Tensor] | None = None,
+    **more: Any,
+) -> Plan:
+    if part is None:
+        part = Part(
+            frames=tuple(range(scan.n_frames)),
+            operator=A,
+            y=scan.filled[None],
+            scale=torch.ones(1, dtype=torch.float64),
+            direct=direct,
+            movie=scan.moves,
+        )
+    axes = {n: Scale(values=scan.grid.axis_m(n).numpy(), units="m", long_name=n) for n in ("z", "y", "x")}
+    return Plan(
+        parts=iter([part]),
+        n_frames=scan.n_frames,
+        image_axes=axes,
+        quantity="attenuation",
+        units="1/m",
+        long_name="attenuation",
+        frame_scale=scan.times,
+        notes=notes,
+        facts={} if facts is None else facts,
+        **more,
+    )
+
+
+def _operator(
+    m: Measurement, config: TomographyConfig, setting: Setting, scan: Scan, *, movie: bool = False
+) -> LinearOperator:
+    options: dict[str, Any] = {
+        "axis_offset_m": scan.axis_offset_m,
+        "tilt_rad": math.radians(config.geometry.tilt_deg),
+        "dtype": _dtype(config),
+        "device": setting.device,
+    }
+    if setting.memory_limit is not None:
+        options["memory_limit"] = setting.memory_limit // 2
+    static: ParallelBeam | FanBeam
+    if m.geometry["type"] == "fan":
+        static = FanBeam(
+            scan.angles_rad,
+            scan.columns_m,
+            scan.grid,
+            source_to_origin_m=float(m.geometry["source_to_origin"]),
+            origin_to_detector_m=float(m.geometry["origin_to_detector"]),
+            **options,
+        )
+    else:
+        static = ParallelBeam(scan.angles_rad, scan.columns_m, scan.grid, **options)
+    if scan.moves or movie:
+        return TimeSequential(static, scan.frame_index, scan.n_frames)
+    return static
+
+
+def _dtype(config: TomographyConfig) -> torch.dtype:
+    return torch.float64 if config.precision == "double" else torch.float32
+
+
+# -- what a measurement says --------------------------------------------------------------------------------
+
+
+def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Scan:
+    """Line integrals, weights, geometry, frames and grid of a measurement.
+
+    Raises:
+        MeasurementError: what cannot be imaged, with the file's key.
+    """
+    kind = str(m.geometry.get("type", ""))
+    if kind not in ("parallel", "fan"):
+        raise MeasurementError(
+            f"/geometry type: these methods take parallel and fan beams, found {kind!r}; rebin cone-beam data, or take "
+            "its central row as a fan"
+        )
+    notes: list[str] = []
+    angles = _angles(m, notes)
+    y, weights = _line_integrals(m, config.data, notes)
+    columns = torch.as_tensor(np.asarray(m.scale("detector_column"), dtype=float))
+    if len(columns) < 2:
+        raise MeasurementError("/measurement/detector_column: expected two columns or more, found one")
+    missing = weights == 0 if weights is not None else torch.zeros_like(y, dtype=torch.bool)
+    filled = _filled(y, missing)
+    if config.data.rings != "none":
+        filled = damp_rings(filled, method=config.data.rings, size=config.data.ring_size)
+        y = torch.where(missing, y, filled)
+        notes.append(f"data: rings damped by {config.data.rings}")
+    frame_index, n_frames, times = _frames(m, notes)
+    offset = _axis_offset(m, config, kind, filled, angles, columns, notes)
+    grid, how = _grid(m, config, kind, columns)
+    notes.append(how)
+    if _cut_off(filled):
+        notes.append("projections are cut off by the detector: the object is larger than what it sees")
+    if weights is not None and bool((weights == weights[0, 0, 0]).all()):
+        weights = None
+    dtype = _dtype(config)
+    y, filled = y.to(dtype).to(setting.device), filled.to(dtype).to(setting.device)
+    return Scan(
+        y=torch.where(missing.to(y.device), 0.0, y),
+        filled=filled,
+        weights=None if weights is None else weights.to(dtype).to(setting.device),
+        angles_rad=angles,
+        columns_m=columns,
+        frame_index=frame_index,
+        n_frames=n_frames,
+        times=times,
+        grid=grid,
+        axis_offset_m=offset,
+        notes=notes,
+    )
+
+
+def _angles(m: Measurement, notes: list[str]) -> Tensor:
+    if "angle" not in m.acquisition:
+        raise MeasurementError("/acquisition/angle: expected the angle of every projection, found nothing; write it")
+    angles = torch.as_tensor(np.asarray(m.acquisition["angle"], dtype=float))
+    if not bool(torch.isfinite(angles).all()):
+        raise MeasurementError("/acquisition/angle: expected finite angles, found NaN or Inf; leave these views out")
+    span = float(angles.max() - angles.min())
+    if span > WIDEST_RANGE:
+        raise MeasurementError(
+            f"/acquisition/angle: expected radians, found a range of {span:.4g} rad, {span / (2 * math.pi):.3g} turns; "
+            "these look like degrees: set its units to 'deg'"
+        )
+    if len(angles) > 8 and 0 < span < NARROW_STEP * len(angles):
+        raise MeasurementError(
+            f"/acquisition/angle: expected views around the object, found {len(angles)} within "
+            f"{math.degrees(span):.3g} degrees; these look like radians given as 'deg': set its units to 'rad'"
+        )
+    repeated = len(angles) - len(torch.unique(torch.round(angles * 1e9)))
+    if repeated and "frame_index" not in m.acquisition:
+        notes.append(f"{repeated} views repeat an angle; they count as often as they were measured")
+    return angles
+
+
+def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple[Tensor, Tensor | None]:
+    """-log of the transmission, and weights with 0 for what is missing; None when all samples are equal."""
+    values = torch.as_tensor(np.asarray(m.data, dtype=np.float64))
+    weights: Tensor | None = None
+    measured = torch.isfinite(values)
+    if m.mask is not None:
+        shown = np.broadcast_to(m.broadcast(m.mask, m.mask_axes), m.data.shape) != 0
+        measured &= torch.as_tensor(shown.copy())
+    n_bad = int((~torch.isfinite(values)).sum())
+    if n_bad:
+        columns = int((~torch.isfinite(values)).all(0).all(0).sum())
+        notes.append(
+            f"data: {n_bad} samples are NaN or Inf"
+            + (f" ({columns} whole columns)" if columns else "")
+            + "; they count as not measured"
+        )
+    if m.quantity == "transmission":
+        dark = measured & (values <= 0)
+        above = int((measured & (values > 1)).sum())
+        if bool(dark.any()):
+            notes.append(f"data: {int(dark.sum())} samples without any photon have no line integral; not measured")
+        if above > 0.01 * values.numel():
+            notes.append(f"data: {above} samples are brighter than the flat field; noise, or a drifting source")
+        measured &= ~dark
+        weights = torch.where(measured, values, 0.0)  # photons, up to a factor: var(-log T) = 1/(T · flat)
+        values = -torch.log(torch.where(measured, values, 1.0))
+    if m.noise_std is not None and np.asarray(m.noise_std).size > 1:
+        spread = np.broadcast_to(m.broadcast(m.noise_std, m.noise_std_axes), m.data.shape)
+        if not np.all(np.isfinite(spread) & (spread > 0)):
+            raise MeasurementError("/measurement/noise_std: expected numbers > 0, found others")
+        weights = torch.as_tensor(1 / spread.astype(float) ** 2)
+    if float((~measured).double().mean()) > MOST_MISSING:
+        raise MeasurementError(
+            f"/measurement/data: expected measured samples, found {int((~measured).sum())} of {values.numel()} "
+            "masked, NaN or without a photon; too little is left"
+        )
+    if not bool(values[measured].any()):
+        raise MeasurementError("/measurement/data: expected a signal, found line integrals that are all zero")
+    statistical = table.weights == "statistical" or (table.weights == "auto" and weights is not None)
+    if table.weights == "statistical" and weights is None:
+        raise MeasurementError(
+            "[data] weights: statistical weights need counts, transmission or a noise_std per sample, found "
+            f"{m.quantity}; set data.weights to none"
+        )
+    if not statistical:
+        weights = None
+    if weights is not None:
+        weights = torch.where(measured, weights, 0.0)
+        weights = weights / weights[measured].mean()
+        notes.append("data: samples weighted by their photons")
+    elif not bool(measured.all()):
+        weights = measured.double()
+    return torch.where(measured, values, 0.0), weights
+
+
+def _filled(y: Tensor, missing: Tensor) -> Tensor:
+    """Missing samples interpolated along the columns; views without any sample stay 0."""
+    if not bool(missing.any()):
+        return y
+    filled = y.clone()
+    for p in torch.nonzero(missing.any(-1).any(-1)).flatten().tolist():
+        bad = missing[p]
+        rows = ~bad.all(-1)
+        if bool(rows.any()):
+            filled[p, rows] = interpolate_bad_pixels(y[p : p + 1, rows], bad[rows])[0]
+    return filled
+
+
+def _frames(m: Measurement, notes: list[str]) -> tuple[Tensor, int, Scale]:
+    n = m.n("projection")
+    time = m.acquisition.get("time")
+    if "frame_index" not in m.acquisition:
+        if time is not None and len(np.unique(time)) > 1:
+            notes.append("no frame_index in the file: all views are taken as one object that does not move")
+        moment = float(np.mean(time)) if time is not None else 0.0
+        return torch.zeros(n, dtype=torch.int64), 1, Scale(values=np.array([moment]), units="s")
+    index = np.asarray(m.acquisition["frame_index"], dtype=np.int64)
+    if index.min() < 0:
+        raise MeasurementError(f"/acquisition/frame_index: expected numbers from 0, found {int(index.min())}")
+    n_frames = int(index.max()) + 1
+    if n_frames > 4 * n:
+        raise MeasurementError(
+            f"/acquisition/frame_index: expected frames with views, found numbers up to {n_frames - 1} for {n} views; "
+            "number the frames from 0 without gaps"
+        )
+    seen = np.bincount(index, minlength=n_frames)
+    empty = int((seen == 0).sum())
+    if empty:
+        notes.append(f"{empty} of {n_frames} frames have no view; they follow from their neighbours in time")
+    values = np.arange(n_frames, dtype=float)
+    if time is not None:
+        mean = np.bincount(index, weights=np.asarray(time, dtype=float), minlength=n_frames) / np.maximum(seen, 1)
+        known = np.flatnonzero(seen)
+        values_ = np.interp(np.arange(n_frames), known, mean[known])
+        if np.all(np.diff(values_) > 0):
+            values = values_
+        else:
+            notes.append("times of the frames do not increase: frames are numbered instead, one second apart")
+    elif n_frames > 1:
+        notes.append("no /acquisition/time in the file: frames are numbered, one second apart")
+    return torch.as_tensor(index), n_frames, Scale(values=values, units="s")
+
+
+def _axis_offset(
+    m: Measurement,
+    config: TomographyConfig,
+    kind: str,
+    y: Tensor,
+    angles: Tensor,
+    columns: Tensor,
+    notes: list[str],
+) -> float:
+    given = config.geometry.axis_offset_m
+    if given is not None:
+        if config.geometry.find_axis:
+            raise MeasurementError("[geometry]: expected axis_offset_m or find_axis, found both")
+        return given
+    if config.geometry.find_axis:
+        if kind != "parallel":
+            raise MeasurementError("[geometry] find_axis: searches the axis of parallel scans; give axis_offset_m")
+        found = find_rotation_centre(y, angles, columns)
+        notes.append(f"rotation axis at {found.axis_offset_m:.6g} m, column {found.axis_column:.2f}, by {found.method}")
+        return found.axis_offset_m
+    # the file's offset counts from the detector's centre
+    centre = float(columns[0] + columns[-1]) / 2
+    if "rotation_axis_offset" in m.geometry:
+        return centre + float(m.geometry["rotation_axis_offset"])
+    if not float(columns[0]) < 0 < float(columns[-1]):
+        notes.append("no rotation_axis_offset in the file: the axis is taken in the middle of the detector")
+        return centre
+    return 0.0
+
+
+def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) -> tuple[Grid, str]:
+    """The voxels and where they come from: the file's /grid, its truth's, else pixels as wide as bins at the axis."""
+    table = config.grid
+    rows = np.asarray(m.scale("detector_row"), dtype=float) if "detector_row" in m.axes else np.zeros(1)
+    if m.grid is not None:
+        base, source = Grid(m.grid.origin_m, m.grid.spacing_m, m.grid.shape), "from the file's /grid"
+    elif (truth := truth_grid(m)) is not None:
+        base, source = Grid(truth.origin_m, truth.spacing_m, truth.shape), "that of /ground_truth/volume"
+    else:
+        n = len(columns)
+        pitch = float(columns[-1] - columns[0]) / (n - 1)
+        if kind == "fan":
+            near, behind = float(m.geometry["source_to_origin"]), float(m.geometry["origin_to_detector"])
+            pitch *= near / (near + behind)
+        dz = float(np.diff(rows).mean()) if len(rows) > 1 else pitch
+        half = pitch * (n - 1) / 2
+        base = Grid((float(rows[0]), -half, -half), (dz, pitch, pitch), (len(rows), n, n))
+        source = "pixels as wide as a detector bin at the axis, since the file has no /grid"
+    given = [name for name in ("origin_m", "spacing_m", "shape") if getattr(table, name) is not None]
+    if given:
+        origin, spacing, shape = (
+            getattr(base, n) if getattr(table, n) is None else getattr(table, n)
+            for n in ("origin_m", "spacing_m", "shape")
+        )
+        if table.origin_m is None:  # a new spacing or shape keeps the centre
+            origin = tuple(
+                o + d * (n - 1) / 2 - e * (k - 1) / 2
+                for o, d, n, e, k in zip(base.origin_m, base.spacing_m, base.shape, spacing, shape, strict=True)
+            )
+        base, source = Grid(origin, spacing, shape), f"{source}; {' and '.join(given)} from the configuration"
+    if base.shape[0] != len(rows):
+        raise MeasurementError(
+            f"/grid/shape: expected {len(rows)} slices, one per detector row, found {base.shape[0]}; parallel and fan "
+            "beams are imaged row by row"
+        )
+    return base, f"grid: {source}"
+
+
+def _cut_off(y: Tensor) -> bool:
+    """Whether the projections do not fall to zero at the detector's ends."""
+    ends = torch.stack((y[..., :2].mean(-1), y[..., -2:].mean(-1))).mean((1, 2))
+    return bool((ends > CUT_OFF * y.mean((0, 1)).max()).any())
