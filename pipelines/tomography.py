@@ -250,7 +250,7 @@ def _split(state: State) -> Tensor:
 
 
 def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: bool) -> tuple[Tensor, int | None]:
-    """U and K. Without knots given: twice those that predict held-out samples best; with a prior `usual_knots` at least.
+    """U and K. Without knots given: twice those that predict held-out samples best, and `usual_knots` with a prior.
 
     A single one that predicts best means that nothing moves. A prior carries more temporal functions than the data
     alone, whose prediction suffers from streaks first.
