@@ -151,8 +151,10 @@ def psm(m: Measurement, config: PsmConfig, setting: Setting) -> Plan:
     table = config.solver
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
-        basis, rank = _temporal_basis(scan, problem, config.model, prior=False)
-        return solve_psm(problem.A, problem.y, basis, rank=rank, n_cg=table.cg_steps, start=start)
+        basis, rank = _temporal_basis(scan, problem, config.model, config.solver.nonnegative, prior=False)
+        return solve_psm(
+            problem.A, problem.y, basis, rank=rank, n_cg=table.cg_steps, nonnegative=table.nonnegative, start=start
+        )
 
     return _iterative(m, config, setting, scan, solve, max_iter=table.max_iter, tol=table.tol, as_movie=True)
 
@@ -163,7 +165,7 @@ def redpsm(m: Measurement, config: RedPsmConfig, setting: Setting) -> Plan:
     denoiser = _denoiser(config, setting)
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
-        basis, rank = _temporal_basis(scan, problem, config.model, prior=True)
+        basis, rank = _temporal_basis(scan, problem, config.model, config.solver.nonnegative, prior=True)
         return _red(scan, problem, basis, rank, denoiser, config.solver, start)
 
     return _red_plan(m, config, setting, scan, solve)
@@ -232,6 +234,7 @@ def _red(
         sigma=sigma,
         rank=rank,
         n_cg=table.cg_steps,
+        relaxation=table.relaxation,
         nonnegative=table.nonnegative,
         start=start,
     )
@@ -249,7 +252,9 @@ def _split(state: State) -> Tensor:
     return split
 
 
-def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: bool) -> tuple[Tensor, int | None]:
+def _temporal_basis(
+    scan: Scan, problem: _Problem, table: ModelTable, nonnegative: bool, *, prior: bool
+) -> tuple[Tensor, int | None]:
     """U and K. Without knots given: twice those that predict held-out samples best, and `usual_knots` with a prior.
 
     A single one that predicts best means that nothing moves. A prior carries more temporal functions than the data
@@ -263,7 +268,7 @@ def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: 
     if knots is None and not scan.moves:
         knots = 1
     if knots is None:
-        found = choose_knots(problem.A, problem.y)
+        found = choose_knots(problem.A, problem.y, nonnegative=nonnegative)
         knots = found if found == 1 else 2 * found
         if prior and found > 1:
             knots = max(knots, usual_knots(scan.n_frames))

@@ -160,18 +160,28 @@ def test_a_call_in_eval_mode_changes_no_state():
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-def test_the_gate_mixes_input_and_offset():
-    """A gate of one and no offset give the input back, at every noise level and border."""
-    network = small("gated_unet")
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_the_gate_mixes_input_and_offset(n_dims):
+    """A gate of one and no offset give the input back, a gate of zero the offset, at every border."""
+    network = small("gated_unet", n_dims=n_dims)
+    v = noisy(2, 1, *(7, 9, 11)[-n_dims:])
+    loud = torch.full((2,), 1e6)
     with torch.no_grad():
-        network.tail.weight.zero_()
-        assert network.tail.bias is not None
-        network.tail.bias.copy_(torch.tensor([30.0] * 8 + [0.0] * 8))
-        v = noisy(2, 1, 7, 9, 11)
-        torch.testing.assert_close(network(v, torch.tensor([0.0, 0.3])), v)
-        network.tail.bias.copy_(torch.tensor([-30.0] * 8 + [0.25] * 8))
+        network.last.weight.zero_()
+        network.last.bias.copy_(torch.tensor([30.0, 0.0]))
+        torch.testing.assert_close(network(v, loud), v)
+        network.last.bias.copy_(torch.tensor([-30.0, 0.25]))
         bounded = LARGEST * math.tanh(0.25 / LARGEST)
-        torch.testing.assert_close(network(v, torch.tensor([0.0, 0.3])), torch.full_like(v, bounded))
+        torch.testing.assert_close(network(v, loud), torch.full_like(v, bounded))
+
+
+def test_without_noise_the_gated_network_changes_nothing():
+    network, v = small("gated_unet"), noisy(2, 1, 7, 9, 11)
+    with torch.no_grad():
+        assert torch.equal(network(v, torch.tensor([0.0, 0.0])), v)
+        far = float((network(v, torch.full((2,), 1e6)) - v).norm())
+        some = float((network(v, torch.full((2,), network.quiet * network.noise_unit)) - v).norm())
+    assert 0 < some < far
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -1,4 +1,4 @@
-"""A fast denoiser in two and three dimensions: a U-Net after space-to-depth, a gated output, full size only at the end."""
+"""A fast denoiser in two and three dimensions: a U-Net after space-to-depth, full size at the end, a gated output."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from denoisers.networks.layers import (
 
 #: Bound of the offset: images have a peak of about 1, and training stays stable.
 LARGEST = 2.0
-#: Noise level, in units of `noise_unit`, at which the change of the image is scaled by 1/√2.
-QUIET = 0.1
 
 
 class GatedUNet(nn.Module):
@@ -40,6 +38,8 @@ class GatedUNet(nn.Module):
         fine: channels at full size.
         n_dims: 2 or 3.
         noise_unit: noise levels are told in units of this; about the largest that is trained.
+        quiet: noise level, in the same units, at which the change of the image is scaled by 1/√2. Below it a
+            background of zeros can no longer be cleaned, so keep it under the levels that matter.
 
     Source: own design. Space-to-depth with a noise channel: Zhang, Zuo, Zhang (2018), FFDNet; residual blocks
     without normalisation on U-Net levels: Zhang et al. (2021), DRUNet.
@@ -54,15 +54,16 @@ class GatedUNet(nn.Module):
         fine: int = 8,
         n_dims: int = 3,
         noise_unit: float = 0.2,
+        quiet: float = 0.01,
     ) -> None:
         super().__init__()
         if n_dims not in (2, 3):
             raise ValueError(f"GatedUNet n_dims: expected 2 or 3, got {n_dims}")
         if not channels or len(channels) != len(blocks):
             raise ValueError(f"GatedUNet: expected as many blocks as channels, got {blocks} and {channels}")
-        if not noise_unit > 0:
-            raise ValueError(f"GatedUNet noise_unit: expected > 0, got {noise_unit}")
-        self.n_dims, self.noise_unit = n_dims, noise_unit
+        if not (noise_unit > 0 and quiet > 0):
+            raise ValueError(f"GatedUNet noise_unit, quiet: expected > 0, got {noise_unit} and {quiet}")
+        self.n_dims, self.noise_unit, self.quiet = n_dims, noise_unit, quiet
         convolution, up = conv(n_dims), nn.ConvTranspose2d if n_dims == 2 else nn.ConvTranspose3d
         pairs = list(itertools.pairwise(channels))
         corners = 2**n_dims
@@ -94,7 +95,7 @@ class GatedUNet(nn.Module):
         z = F.relu(depth_to_space(self.tail(z)))
         z = F.relu(self.fine(channels_last(torch.cat([z, padded.to(z.dtype)], dim=1))))
         gate, offset = self.last(z).to(v.dtype).split(1, dim=1)
-        share = (level / (level.square() + QUIET**2).sqrt()).reshape(-1, 1, *(1,) * self.n_dims)
+        share = (level / (level.square() + self.quiet**2).sqrt()).reshape(-1, 1, *(1,) * self.n_dims)
         change = LARGEST * torch.tanh(offset / LARGEST) - torch.sigmoid(-gate) * padded
         return crop_to(padded + share * change, v.shape[2:])
 

@@ -57,7 +57,7 @@ def crop_to(v: Tensor, size: torch.Size) -> Tensor:
 
 
 def space_to_depth(v: Tensor) -> Tensor:
-    """Every 2 x 2 (x 2) voxels become channels: (b, c, 2d, 2h, 2w) -> (b, 8c, d, h, w), (b, c, 2h, 2w) -> (b, 4c, h, w)."""
+    """Every 2 x 2 (x 2) voxels become channels: (b, c, 2d, 2h, 2w) -> (b, 8c, d, h, w), likewise in two dimensions."""
     b, c, *size = v.shape
     n = len(size)
     v = v.reshape(b, c, *(k for s in size for k in (s // 2, 2)))
