@@ -1,6 +1,6 @@
 """How an object moves: functions of a static volume and of time.
 
-Each takes float32 (nz, ny, nx) and the time as a share of the scan, 0 to 1, and returns the moved volume, same shape
+Each takes real (nz, ny, nx) and the time as a share of the scan, 0 to 1, and returns the moved volume, same shape
 and dtype. Motions act alike in every slice. The output at a point is the static volume at the source point of the
 docstring's equation, bilinear, zero outside. Coordinates X, Y are in half-widths from the middle of the slice, unless
 said otherwise. At time 0 each is the identity (`piecewise_affine` only without its squeeze).
@@ -19,6 +19,31 @@ from data.phantoms.errors import SimulationError
 
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
+
+#: How the 19 x 19 cells between RP's control points are cut, a number per column c of cells, bit 18 - r for row r: 1
+#: from corner (c, r) to (c + 1, r + 1), 0 from (c + 1, r) to (c, r + 1). Qhull's choice for 128 pixels, which is that
+#: of scikit-image's PiecewiseAffineTransform; written down so that no library and no size changes it.
+CUTS = (
+    0x48CB5,
+    0x3754E,
+    0x54AB5,
+    0x2BD4A,
+    0x312AD,
+    0x2CC72,
+    0x5DBB1,
+    0x333C9,
+    0x50B36,
+    0x2E4B1,
+    0x5D294,
+    0x54EAB,
+    0x43142,
+    0x32939,
+    0x4E6E6,
+    0x31292,
+    0x6AA6D,
+    0x16592,
+    0x5556A,
+)
 
 
 def none(volume: Floats, time: float) -> Floats:
@@ -42,9 +67,10 @@ def piecewise_affine(
 
         y_in = 1.5 (y - D sin(2π · periods · i / (m² - 1))) - 24 n / 128,   D = amplitude · time · n / 64 pixels,
 
-    i = m c + r; without the squeeze y_in = y - D sin(...). Between the control points the map is affine in triangles:
-    every cell is cut from its corner (c, r) to (c + 1, r + 1). RP leaves this choice open (Delaunay's is not unique on
-    a lattice). At time p / P and amplitude 6 this is RP's C_t = 6 p / P.
+    i = m c + r; without the squeeze y_in = y - D sin(...). Between the control points the map is affine in triangles.
+    How cells are cut is up to a library (Delaunay's choice is not unique on a lattice); here 20 x 20 points have the
+    cuts of the published data, `CUTS`, and other numbers cut every cell from its corner (c, r) to (c + 1, r + 1). At
+    time p / P and amplitude 6 this is RP's C_t = 6 p / P.
 
     Args:
         volume: (nz, n, n).
@@ -75,7 +101,10 @@ def piecewise_affine(
     if squeeze:
         source = 1.5 * source - 24 * n / 128
     y, x = np.meshgrid(np.arange(n, dtype=float), np.arange(n, dtype=float), indexing="ij")
-    return _sample(volume, _between(source, y * (m - 1) / n, x * (m - 1) / n), x)
+    cuts = np.ones((m - 1, m - 1), dtype=bool)
+    if m == 20:
+        cuts = (np.array(CUTS)[None, :] >> np.arange(m - 2, -1, -1)[:, None]) % 2 == 1
+    return _sample(volume, _between(source, cuts, y * (m - 1) / n, x * (m - 1) / n), x)
 
 
 def rigid(
@@ -222,19 +251,27 @@ MOTIONS: Mapping[str, Callable[..., Floats]] = {
 # -- inside -------------------------------------------------------------------------------------------------
 
 
-def _between(values: Points, v: Points, u: Points) -> Points:
-    """A function given on a lattice, (row, column), affine in triangles, at row v and column u of the lattice."""
+def _between(values: Points, cuts: NDArray[np.bool_], v: Points, u: Points) -> Points:
+    """A function given on a lattice, (row, column), affine in triangles, at row v and column u of the lattice.
+
+    `cuts`, (row, column) of cells: True from the corner with the smaller row and column to that with the larger ones.
+    """
     m = len(values)
     r, c = (np.clip(np.floor(w).astype(int), 0, m - 2) for w in (v, u))
     v, u = v - r, u - c
     near, far = values[r, c], values[r + 1, c + 1]
-    upper = values[r, c + 1]  # of the triangle u >= v
-    lower = values[r + 1, c]
-    return np.where(
+    right, below = values[r, c + 1], values[r + 1, c]
+    falling = np.where(
         u >= v,
-        near + u * (upper - near) + v * (far - upper),
-        near + v * (lower - near) + u * (far - lower),
+        near + u * (right - near) + v * (far - right),
+        near + v * (below - near) + u * (far - below),
     )
+    rising = np.where(
+        u + v <= 1,
+        near + u * (right - near) + v * (below - near),
+        far + (1 - u) * (below - far) + (1 - v) * (right - far),
+    )
+    return np.where(cuts[r, c], falling, rising)
 
 
 def _scaled(volume: Floats, scale_x: float, scale_y: float, conserve_mass: bool) -> Floats:
@@ -263,7 +300,7 @@ def _sample(volume: Floats, row: Points, column: Points) -> Floats:
     nearest = np.round(where)
     where = np.where(np.abs(where - nearest) < 1e-9, nearest, where)
     moved = [map_coordinates(image, where, order=1, mode="grid-constant", cval=0.0) for image in volume]
-    return np.stack(moved).astype(np.float32)
+    return np.stack(moved).astype(volume.dtype, copy=False)
 
 
 def _numbers(**values: object) -> None:
