@@ -94,6 +94,7 @@ def piecewise_affine(
     if isinstance(m, bool) or not isinstance(m, int) or m < 2:
         raise SimulationError(f"motion control_points: expected a whole number >= 2, got {m!r}")
     _numbers(amplitude=amplitude, periods=periods)
+    _truth_value(squeeze=squeeze)
     column, row = np.meshgrid(np.arange(m), np.arange(m))
     lattice = np.linspace(0, n, m)
     push = amplitude * time * n / 64 * np.sin(2 * np.pi * periods * (m * column + row) / (m**2 - 1))
@@ -275,8 +276,7 @@ def _between(values: Points, cuts: NDArray[np.bool_], v: Points, u: Points) -> P
 
 
 def _scaled(volume: Floats, scale_x: float, scale_y: float, conserve_mass: bool) -> Floats:
-    if not isinstance(conserve_mass, bool):
-        raise SimulationError(f"motion conserve_mass: expected true or false, got {conserve_mass!r}")
+    _truth_value(conserve_mass=conserve_mass)
     x, y = _plane(volume)
     moved = _sample_plane(volume, x / scale_x, y / scale_y)
     return moved / np.float32(scale_x * scale_y) if conserve_mass else moved
@@ -307,3 +307,9 @@ def _numbers(**values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise SimulationError(f"motion {name}: expected a finite number, got {value!r}")
+
+
+def _truth_value(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise SimulationError(f"motion {name}: expected true or false, got {value!r}")
