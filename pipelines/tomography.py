@@ -151,8 +151,10 @@ def psm(m: Measurement, config: PsmConfig, setting: Setting) -> Plan:
     table = config.solver
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
-        basis, rank = _temporal_basis(scan, problem, config.model, prior=False)
-        return solve_psm(problem.A, problem.y, basis, rank=rank, n_cg=table.cg_steps, start=start)
+        basis, rank = _temporal_basis(scan, problem, config.model, config.solver.nonnegative, prior=False)
+        return solve_psm(
+            problem.A, problem.y, basis, rank=rank, n_cg=table.cg_steps, nonnegative=table.nonnegative, start=start
+        )
 
     return _iterative(m, config, setting, scan, solve, max_iter=table.max_iter, tol=table.tol, as_movie=True)
 
@@ -163,7 +165,7 @@ def redpsm(m: Measurement, config: RedPsmConfig, setting: Setting) -> Plan:
     denoiser = _denoiser(config, setting)
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
-        basis, rank = _temporal_basis(scan, problem, config.model, prior=True)
+        basis, rank = _temporal_basis(scan, problem, config.model, config.solver.nonnegative, prior=True)
         return _red(scan, problem, basis, rank, denoiser, config.solver, start)
 
     return _red_plan(m, config, setting, scan, solve)
@@ -232,6 +234,7 @@ def _red(
         sigma=sigma,
         rank=rank,
         n_cg=table.cg_steps,
+        relaxation=table.relaxation,
         nonnegative=table.nonnegative,
         start=start,
     )
@@ -249,11 +252,13 @@ def _split(state: State) -> Tensor:
     return split
 
 
-def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: bool) -> tuple[Tensor, int | None]:
-    """U and K. Without knots given: twice those that predict held-out samples best, and `usual_knots` with a prior.
+def _temporal_basis(
+    scan: Scan, problem: _Problem, table: ModelTable, nonnegative: bool, *, prior: bool
+) -> tuple[Tensor, int | None]:
+    """U and K. Without knots given: half as many again as predict held-out samples best.
 
-    A single one that predicts best means that nothing moves. A prior carries more temporal functions than the data
-    alone, whose prediction suffers from streaks first.
+    With a prior, which carries more: twice as many, and two more than `usual_rank` at least; two fewer functions than
+    knots. A single knot that predicts best means that nothing moves.
     """
     knots = table.knots
     if knots is not None and knots > scan.n_frames:
@@ -262,25 +267,29 @@ def _temporal_basis(scan: Scan, problem: _Problem, table: ModelTable, *, prior: 
         )
     if knots is None and not scan.moves:
         knots = 1
+    rank = table.rank
     if knots is None:
-        found = choose_knots(problem.A, problem.y)
-        knots = found if found == 1 else 2 * found
-        if prior and found > 1:
-            knots = max(knots, usual_knots(scan.n_frames))
-        knots = min(scan.n_frames, knots)
+        found = choose_knots(problem.A, problem.y, nonnegative=nonnegative)
+        if found == 1:
+            knots = 1
+        elif prior:
+            knots = min(scan.n_frames, max(2 * found, usual_rank(scan.n_frames) + 2))
+            rank = max(1, knots - 2) if rank is None else rank
+        else:
+            knots = min(scan.n_frames, found + (found + 1) // 2)
         note = f"model: {knots} knots in time, since {found} predict held-out samples best"
         if found == 1:
             note += "; nothing moves as far as the data tell"
         if note not in problem.notes:
             problem.notes.append(note)
     problem.facts["knots"] = knots
-    if table.rank is not None and table.rank > knots:
-        raise MeasurementError(f"[model] rank: expected at most {knots}, the knots, found {table.rank}")
-    problem.facts["rank"] = knots if table.rank is None else table.rank
-    return spline_basis(scan.n_frames, knots), table.rank
+    if rank is not None and rank > knots:
+        raise MeasurementError(f"[model] rank: expected at most {knots}, the knots, found {rank}")
+    problem.facts["rank"] = knots if rank is None else rank
+    return spline_basis(scan.n_frames, knots), rank
 
 
-def usual_knots(n_frames: int) -> int:
+def usual_rank(n_frames: int) -> int:
     """4, 6, 8, 10 for 32, 64, 128, 256 frames: near RP's choices 4, 6, 7, 11 for movies of one slow motion."""
     return max(2, round(2 * math.log2(n_frames) - 6))
 

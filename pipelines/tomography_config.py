@@ -94,7 +94,8 @@ class PsmSolverTable:
     """[solver] of psm: few steps regularise."""
 
     cg_steps: int = Field(default=4, ge=1, description="conjugate-gradient steps per iteration")
-    max_iter: int = Field(default=4, ge=1, description="iterations at most; more fit noise")
+    nonnegative: bool = Field(default=True, description="attenuation is not negative")
+    max_iter: int = Field(default=10, ge=1, description="iterations at most; more fit noise")
     tol: float = Field(default=1e-3, ge=0, description="stop when the image's relative change falls below")
 
 
@@ -108,14 +109,15 @@ class RedSolverTable:
         description="penalty beta as a fraction of the mean eigenvalue of AAᴴ, times the views per frame",
     )
     weight_ratio: float = Field(
-        default=4.0, gt=0, description="lambda over beta: how far an iteration goes to the denoised image"
+        default=19.0, gt=0, description="lambda over beta: how far an iteration goes to the denoised image"
     )
     sigma: float = Field(default=0.1, gt=0, description="noise level told to the denoiser, first; bright parts are 1")
-    sigma_final: float = Field(default=0.03, gt=0, description="the same from iteration sigma_iter on, geometrically")
+    sigma_final: float = Field(default=0.06, gt=0, description="the same from iteration sigma_iter on, geometrically")
     sigma_iter: int = Field(default=12, ge=1, description="iterations over which the level falls")
     cg_steps: int = Field(default=10, ge=1, description="conjugate-gradient steps per iteration, warm-started")
     nonnegative: bool = Field(default=True, description="attenuation is not negative")
-    max_iter: int = Field(default=20, ge=1, description="iterations at most")
+    relaxation: float = Field(default=1.6, gt=0, lt=2, description="over-relaxation of the ADMM")
+    max_iter: int = Field(default=30, ge=1, description="iterations at most")
     tol: float = Field(default=1.5e-3, ge=0, description="stop when the image's relative change falls below")
 
 

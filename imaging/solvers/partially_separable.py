@@ -1,6 +1,7 @@
 """Movies of low rank: partially separable models, alone (PSM) and regularised by denoising (RED-PSM).
 
-The movie is F = Λ Ψᵀ, f_t = Σ_k Λ_k ψ_k(t), with Ψ = U Z in the span of splines of few latent values (RP 2.1).
+The movie is F = Λ Ψᵀ, f_t = Σ_k Λ_k ψ_k(t), with Ψ = U Z in the span of splines of few latent values (RP 2.1); where
+values are not negative, relu(Λ Ψᵀ) (RP 6.1), which is worth several dB where each frame has one view.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from imaging.solvers.state import State
 
 #: Numbers of knots that `choose_knots` compares, as far as there are frames.
 KNOTS = (1, 2, 3, 4, 5, 6, 8, 11, 16, 22, 32, 45, 64)
-#: Share of the samples that it holds out, and conjugate-gradient steps of its fits.
-HELD_OUT, FIT_STEPS = 0.1, 8
+#: Share of the samples that it holds out, conjugate-gradient steps per iteration of its fits, and their iterations.
+HELD_OUT, FIT_STEPS, FITS = 0.1, 4, 4
 #: One knot stays unless more explain the held-out samples better by this factor of their error.
 CLEARLY = 0.995
 #: Ridge on the spatial factors against their scale: keeps what no view sees from drifting.
@@ -107,13 +108,15 @@ def psm(
     *,
     rank: int | None = None,
     n_cg: int = 4,
+    nonnegative: bool = False,
     start: PsmState | None = None,
 ) -> Iterator[PsmState]:
     """Minimise ½‖A(Λ Ψᵀ) - y‖² with Ψ = U Z: a movie of rank K without a spatial prior.
 
     With as many functions as knots Z is square and Ψ spans U whatever it is: a linear problem, solved by conjugate
     gradients, `n_cg` steps per iteration. With fewer, a temporal step by least squares follows each (RP 6.3, 4).
-    Few iterations regularise: the error rises again once noise is fitted.
+    Few iterations regularise: the error rises again once noise is fitted. With `nonnegative` the movie is relu(Λ Ψᵀ),
+    its active voxels frozen within a step (Gauss-Newton).
 
     Args:
         A: of movies: in_shape (n_frame, *spatial); with rank < d a `MovieOperator` (`TimeSequential`).
@@ -121,6 +124,7 @@ def psm(
         basis: U, (n_frame, d), full column rank.
         rank: K; None takes d.
         n_cg: conjugate-gradient steps per iteration.
+        nonnegative: see above; for real movies.
         start: a state to go on from.
 
     Yields:
@@ -128,7 +132,7 @@ def psm(
 
     Source: RP 2.1, 6.3; Haldar, Liang (2010), Spatiotemporal imaging with partially separable functions.
     """
-    problem = _Problem(A, y, basis, rank)
+    problem = _Problem(A, y, basis, rank, nonnegative)
     spatial, latent = problem.begin() if start is None else (start.spatial, start.latent)
     x = problem.movie(spatial, latent)
     for k in itertools.count(1 if start is None else start.iteration + 1):
@@ -162,8 +166,8 @@ def red_psm(
     rank: int | None = None,
     n_cg: int = 10,
     n_red: int = 1,
+    relaxation: float = 1.6,
     nonnegative: bool = True,
-    spatial: Tensor | None = None,
     start: RedPsmState | None = None,
 ) -> Iterator[RedPsmState]:
     """Regularisation by denoising of a partially separable movie:
@@ -173,8 +177,12 @@ def red_psm(
     by ADMM with scaled dual gamma and penalty beta (RP 3.2):
 
         Λ, Z  <-  argmin ½‖A(Λ Ψᵀ) - y‖² + beta/2 ‖Λ Ψᵀ - f + gamma‖²
-        f     <-  (weight D(f) + beta v) / (weight + beta),  v = Λ Ψᵀ + gamma,  n_red times, the first from f = v
+        x     <-  relaxation Λ Ψᵀ + (1 - relaxation) f
+        f     <-  (weight D(f) + beta v) / (weight + beta),  v = x + gamma,  n_red times, the first from f = v
         gamma <-  v - f
+
+    With `nonnegative` relu(Λ Ψᵀ) stands for Λ Ψᵀ, its active voxels frozen within a step (Gauss-Newton, RP 6.3), and f
+    is cut at 0.
 
     Departures from the published code: the first step is solved as least squares with the squared coupling, by warm
     conjugate gradients, instead of 25 Adam steps; the fixed-point step starts at v, not at the previous f, which needs
@@ -188,8 +196,8 @@ def red_psm(
         weight: lambda, > 0, units of A²; against beta it sets how much of the denoiser's change is taken.
         sigma: noise level told to the denoiser, units of x; or a function of the iteration, from 1.
         n_red: fixed-point steps per iteration.
-        nonnegative: clip f at 0; for real movies.
-        spatial: Λ to start from, (1, K, *spatial); None solves the data term with a few steps.
+        relaxation: over-relaxation of the ADMM, 1 for none.
+        nonnegative: see above; for real movies.
         start: a state to go on from instead.
 
     Yields:
@@ -199,16 +207,15 @@ def red_psm(
     """
     if not (beta > 0 and weight > 0):
         raise ValueError(f"red_psm beta, weight: expected > 0, got {beta} and {weight}")
-    if nonnegative and y.is_complex():
-        raise ValueError("red_psm nonnegative: expected False for complex movies")
-    problem = _Problem(A, y, basis, rank)
+    if not 0 < relaxation < 2:
+        raise ValueError(f"red_psm relaxation: expected between 0 and 2, got {relaxation}; 1 is none, 1.6 usual")
+    problem = _Problem(A, y, basis, rank, nonnegative)
     level: Callable[[int], float] = sigma if callable(sigma) else lambda k: sigma
     share = weight / (weight + beta)
     if start is None:
         lam, latent = problem.begin()
-        lam = problem.spatial_step(lam, latent, n_cg=n_cg) if spatial is None else spatial
+        lam = problem.spatial_step(lam, latent, n_cg=n_cg)
         f = problem.movie(lam, latent)
-        f = f.clamp_min(0) if nonnegative else f
         gamma, done = torch.zeros_like(f), 0
     else:
         lam, latent, f, gamma, done = start.spatial, start.latent, start.split, start.gamma, start.iteration
@@ -218,7 +225,7 @@ def red_psm(
         lam, latent = problem.temporal_step(lam, latent, beta=beta, target=target)
         del target
         x = problem.movie(lam, latent)
-        v = x + gamma
+        v = relaxation * x + (1 - relaxation) * f_old + gamma
         f = v
         for _ in range(n_red):
             f = share * denoise_frames(denoiser, f, level(k)) + (1 - share) * v
@@ -242,7 +249,7 @@ def red_psm(
         )
 
 
-def choose_knots(A: LinearOperator, y: Tensor, *, seed: int = 0) -> int:
+def choose_knots(A: LinearOperator, y: Tensor, *, nonnegative: bool = False, seed: int = 0) -> int:
     """The number of spline knots d whose low-rank fit (K = d) predicts samples best that were held out.
 
     From few knots up, a tenth of the samples left out at random, until two in a row have predicted worse than the
@@ -251,6 +258,7 @@ def choose_knots(A: LinearOperator, y: Tensor, *, seed: int = 0) -> int:
     Args:
         A: of movies.
         y: (1, *A.out_shape).
+        nonnegative: as in `psm`.
         seed: of the samples.
     """
     from imaging.operators.weighted import Weighted
@@ -262,7 +270,8 @@ def choose_knots(A: LinearOperator, y: Tensor, *, seed: int = 0) -> int:
     best, chosen, worse = float("inf"), 1, 0
     n_frames = A.in_shape[0]
     for d in [k for k in KNOTS if k <= n_frames]:
-        state = next(psm(B, seen, spline_basis(n_frames, d), n_cg=FIT_STEPS))
+        states = psm(B, seen, spline_basis(n_frames, d), n_cg=FIT_STEPS, nonnegative=nonnegative)
+        state = next(itertools.islice(states, FITS - 1, None))
         error = float(norm((A(state.x) - y) * ~kept, 1))
         if error < (best if chosen > 1 else CLEARLY * best):
             best, chosen, worse = error, d, 0
@@ -286,7 +295,12 @@ def denoise_frames(denoiser: Denoiser, movie: Tensor, sigma: float) -> Tensor:
 class _Problem:
     """The bilinear least-squares problem: movies from factors, and one step for each factor."""
 
-    def __init__(self, A: LinearOperator, y: Tensor, basis: Tensor, rank: int | None) -> None:
+    def __init__(
+        self, A: LinearOperator, y: Tensor, basis: Tensor, rank: int | None, nonnegative: bool = False
+    ) -> None:
+        if nonnegative and y.is_complex():
+            raise ValueError("psm nonnegative: expected False for complex movies")
+        self.nonnegative = nonnegative
         if tuple(y.shape) != (1, *A.out_shape):
             wanted = ", ".join(str(n) for n in A.out_shape)
             raise ShapeError(f"psm y: expected (1, {wanted}), one movie at a time, got {tuple(y.shape)}")
@@ -317,8 +331,15 @@ class _Problem:
         return self.basis @ latent
 
     def movie(self, spatial: Tensor, latent: Tensor) -> Tensor:
-        """Λ Ψᵀ, (1, n_frame, *spatial)."""
-        return self._mix(self.psi(latent), spatial)
+        """Λ Ψᵀ, or relu of it, (1, n_frame, *spatial)."""
+        x = self._mix(self.psi(latent), spatial)
+        return x.clamp_min_(0) if self.nonnegative else x
+
+    def active(self, spatial: Tensor, latent: Tensor) -> Tensor | None:
+        """Where relu(Λ Ψᵀ) has a slope: bool like the movie; None where every voxel has."""
+        if not self.nonnegative or not bool(spatial.any()):
+            return None
+        return self._mix(self.psi(latent), spatial) > 0
 
     def _mix(self, weights: Tensor, images: Tensor) -> Tensor:
         """Σ_k weights[:, t, k] images[:, k, *spatial]."""
@@ -330,15 +351,21 @@ class _Problem:
     ) -> Tensor:
         """Λ of the least squares with Ψ fixed, n_cg warm conjugate-gradient steps; Ψ must be orthonormal.
 
-        (Ψᵀ AᴴA Ψ + (beta + ridge) I) Λ = Ψᵀ (Aᴴ y + beta target)
+        (Ψᵀ M (AᴴA + beta) M Ψ + ridge I) Λ = Ψᵀ M (Aᴴ y + beta target),  M the active voxels
         """
         psi = self.psi(latent)
-        rhs = self.aty if target is None else self.aty + beta * target
-        b = self._mix(psi.mT, rhs)
-        damp = beta + self.ridge
+        active = self.active(spatial, latent)
+
+        def masked(v: Tensor) -> Tensor:
+            return v if active is None else v.mul_(active)
+
+        b = self._mix(psi.mT, masked(self.aty.clone() if target is None else self.aty + beta * target))
 
         def gram(v: Tensor) -> Tensor:
-            return self._mix(psi.mT, self.A.gram(self._mix(psi, v))) + damp * v
+            movie = masked(self._mix(psi, v))
+            image = self.A.gram(movie)
+            image = image.add_(movie, alpha=beta) if beta else image
+            return self._mix(psi.mT, masked(image)).add_(v, alpha=self.ridge)
 
         return cg(gram, b, x0=spatial, tol=1e-6, max_iter=n_cg)[0]
 
@@ -359,15 +386,25 @@ class _Problem:
         wider = torch.complex128 if y.is_complex() else torch.float64
         u = self.basis.to(torch.float64)
         K, d = self.rank, self.n_knots
-        seen = movie.project_basis(spatial[0]).to(wider).flatten(2)  # (K, view, sample)
+        active = self.active(spatial, latent)
+        if active is None:
+            seen = movie.project_basis(spatial[0])
+        else:
+            seen = torch.stack([self.A(active[0] * image) for image in spatial[0]])
+        seen = seen.to(wider).flatten(2)  # B_p: (K, view, sample)
         per_view = u[movie.frame_index.to(u.device)]  # (view, d)
         gram = torch.einsum("kps,lps->pkl", seen.conj(), seen).real
         H = torch.einsum("pi,pj,pkl->ikjl", per_view, per_view, gram)
         c = torch.einsum("pi,kps,ps->ik", per_view.to(wider), seen.conj(), y.to(wider).flatten(1)).real
         if target is not None:
-            lam = spatial.reshape(K, -1).to(wider)
-            H = H + beta * torch.einsum("ti,tj,kl->ikjl", u, u, (lam.conj() @ lam.T).real)
-            c = c + beta * u.T @ (target.reshape(len(u), -1).to(wider) @ lam.mH).real
+            lam, wanted = spatial.reshape(K, -1).to(wider), target.reshape(len(u), -1).to(wider)
+            gram = (lam.conj() @ lam.T).real.expand(len(u), K, K)
+            if active is not None:
+                on = active.reshape(len(u), -1)
+                gram = torch.stack([(lam[:, a] @ lam[:, a].T) for a in on])
+                wanted = wanted * on
+            H = H + beta * torch.einsum("ti,tj,tkl->ikjl", u, u, gram)
+            c = c + beta * u.T @ (wanted @ lam.mH).real
         H = H.reshape(d * K, d * K)
         H = H + 1e-12 * torch.trace(H) / (d * K) * torch.eye(d * K, dtype=torch.float64, device=H.device)
         z = torch.linalg.solve(H, c.reshape(-1)).reshape(d, K)
