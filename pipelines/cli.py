@@ -53,6 +53,7 @@ class Demo(enum.StrEnum):
     """What can be shown."""
 
     mimo_radar = "mimo_radar"
+    tomography = "tomography"
 
 
 class Precision(enum.StrEnum):

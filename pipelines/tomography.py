@@ -42,6 +42,8 @@ WIDEST_RANGE = 100.0
 NARROW_STEP = 2e-3
 #: A projection whose ends exceed this share of its largest value is cut off by the detector.
 CUT_OFF = 0.05
+#: Views per frame below which fbp borrows from the neighbours, and how many it then takes.
+FEW_VIEWS, BORROWED_VIEWS = 16, 32
 #: Share of samples that may be missing.
 MOST_MISSING = 0.5
 #: Iterations of the first image, which sets the scale.
@@ -93,13 +95,14 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     if config.geometry.tilt_deg:
         raise MeasurementError("[geometry] tilt_deg: fbp treats no tilted detector; use tv, pnp or redpsm")
 
+    n_views = table.n_views
+    if n_views is None and scan.moves and len(scan.angles_rad) < FEW_VIEWS * scan.n_frames:
+        n_views = min(BORROWED_VIEWS, len(scan.angles_rad))
+
     def image() -> Tensor:
         frames = []
         for frame in range(scan.n_frames):
-            views = scan.frame_index == frame
-            if not bool(views.any()):
-                frames.append(scan.filled.new_zeros(scan.grid.shape))
-                continue
+            views = _views_of(scan, frame, n_views)
             frames.append(
                 filtered_backprojection(
                     scan.filled[views],
@@ -120,10 +123,18 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     notes = list(scan.notes)
     if table.extension == "zero" and _cut_off(scan.filled):
         notes.append("projections are cut off by the detector; fbp.extension = smooth lessens the bright rim")
-    if scan.moves and scan.n_frames * 3 > len(scan.angles_rad):
-        per_frame = len(scan.angles_rad) / scan.n_frames
-        notes.append(f"fbp: {per_frame:.3g} views per frame make streaks, not images; use redpsm for moving objects")
+    if n_views is not None:
+        notes.append(f"fbp: each frame is made of the {n_views} views nearest in time; what moves meanwhile is blurred")
     return _plan(m, scan, _operator(m, config, setting, scan), notes=notes, direct=image)
+
+
+def _views_of(scan: Scan, frame: int, n_views: int | None) -> Tensor:
+    """The frame's own views, or those nearest in time, in the order of measurement."""
+    own = torch.nonzero(scan.frame_index == frame).flatten()
+    if n_views is None and len(own):
+        return own
+    away = (scan.frame_index - frame).abs()
+    return torch.argsort(away, stable=True)[: n_views or 1].sort().values
 
 
 def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
