@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -25,13 +24,12 @@ import h5py
 import numpy as np
 import torch
 from rotate_and_sum import RotateAndSum, field_of_view, matching_parallel_beam
-from scipy.interpolate import LinearNDInterpolator
 from scipy.io import loadmat
 from scipy.ndimage import affine_transform, binary_fill_holes, gaussian_filter, label
-from scipy.spatial import Delaunay
 from skimage.transform import iradon
 from torch import Tensor
 
+from data.simulate.motions import piecewise_affine
 from imaging.operators import TimeSequential
 
 Name = Literal["head", "mouse", "tooth"]
@@ -84,23 +82,11 @@ def warped_movie(image: np.ndarray, n_frames: int, *, c_max: float = C_WALNUT) -
     Returns:
         float64 (P, N, N), zero where the motion reads outside the image and outside the field of view.
 
-    Source: RP 7.1. Row y reads row 1.5 (y - (N / 64) C_t s) - 24 N / 128, where s interpolates sin(3 π i / 399) between
-    20 x 20 control points, numbered down the columns, on their Delaunay triangles.
+    Source: RP 7.1, as `data.simulate.motions.piecewise_affine`.
     """
-    size = len(image)
-    wave = _wave(size)
-    y = np.arange(size, dtype=np.float64)[:, None]
-    columns = np.arange(size)[None].repeat(size, 0)
-    padded = np.pad(image, ((1, 2), (0, 0)))
-    inside = field_of_view(size)
-    movie = np.empty((n_frames, size, size))
-    for t in range(n_frames):
-        read = 1.5 * (y - c_max * t / n_frames * size / 64 * wave) - 24 * size / 128
-        read = np.clip(read, -1, size)  # rows -1 and size are the zeros around
-        row = np.floor(read).astype(np.int64)
-        part = read - row
-        movie[t] = (1 - part) * padded[row + 1, columns] + part * padded[row + 2, columns]
-    return movie * inside
+    inside = field_of_view(len(image))
+    frames = [piecewise_affine(image[None], t / n_frames, amplitude=c_max)[0] for t in range(n_frames)]
+    return np.stack(frames) * inside
 
 
 def bit_reversed(n: int) -> np.ndarray:
@@ -220,15 +206,6 @@ def _tooth() -> tuple[np.ndarray, float]:
     sinogram = -np.log((data - dark) / (white.mean(0) - dark))
     image = iradon(sinogram[:, 1:591].T, theta=theta, circle=True, filter_name="hann")  # axis at 296 is column 295
     return image, 0.2 * float(np.quantile(image, 0.99))
-
-
-@lru_cache(maxsize=4)
-def _wave(size: int) -> np.ndarray:
-    knots = np.linspace(0, size, 20)
-    points = np.stack([knots.repeat(20), np.tile(knots, 20)], axis=1)  # (column, row), down the columns
-    s = np.sin(3 * np.pi * np.arange(400) / 399)
-    y, x = np.mgrid[:size, :size]
-    return LinearNDInterpolator(Delaunay(points), s)(x, y)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

@@ -46,6 +46,14 @@ class Modality(enum.StrEnum):
     """What can be simulated."""
 
     mimo_radar = "mimo_radar"
+    tomography = "tomography"
+
+
+class Demo(enum.StrEnum):
+    """What can be shown."""
+
+    mimo_radar = "mimo_radar"
+    tomography = "tomography"
 
 
 class Precision(enum.StrEnum):
@@ -116,7 +124,7 @@ def simulate(
 ) -> None:
     """Write synthetic measurement files with ground truth.
 
-    'backcast config init mimo_radar' prints the settings with their defaults.
+    'backcast config init mimo_radar' or 'tomography' prints the settings with their defaults.
     """
     from pipelines.simulate import simulate_files
 
@@ -356,7 +364,7 @@ def methods(as_json: AsJson = False) -> None:
 
 @app.command()
 def demo(
-    modality: Annotated[Modality, typer.Argument(help="What to show.")] = Modality.mimo_radar,
+    modality: Annotated[Demo, typer.Argument(help="What to show.")] = Demo.mimo_radar,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all it makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the scene and the noise.")] = 0,
 ) -> None:

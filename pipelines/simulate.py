@@ -18,7 +18,11 @@ def configuration(modality: str) -> type:
         from data.simulate import MimoRadarSimulation
 
         return MimoRadarSimulation
-    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: mimo_radar")
+    if modality == "tomography":
+        from data.simulate import TomographySimulation
+
+        return TomographySimulation
+    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: mimo_radar, tomography")
 
 
 def simulate_files(
@@ -65,12 +69,15 @@ def simulate_files(
 
 def _write(config: object, paths: Sequence[Path], output: Path) -> Iterator[Path]:
     from data import write_measurement
-    from data.simulate import MimoRadarSimulation, mimo_radar_series
-
-    assert isinstance(config, MimoRadarSimulation)
+    from data.simulate import MimoRadarSimulation, TomographySimulation, mimo_radar_series, tomography_series
     from pipelines.batch import make_folder
 
     make_folder(output)
-    for path, measurement in zip(paths, mimo_radar_series(config, len(paths)), strict=True):
+    if isinstance(config, TomographySimulation):
+        series = tomography_series(config, len(paths))
+    else:
+        assert isinstance(config, MimoRadarSimulation)
+        series = mimo_radar_series(config, len(paths))
+    for path, measurement in zip(paths, series, strict=True):
         write_measurement(path, measurement)
         yield path

@@ -42,6 +42,8 @@ WIDEST_RANGE = 100.0
 NARROW_STEP = 2e-3
 #: A projection whose ends exceed this share of its largest value is cut off by the detector.
 CUT_OFF = 0.05
+#: Views per frame below which fbp borrows from the neighbours, and how many it then takes.
+FEW_VIEWS, BORROWED_VIEWS = 16, 32
 #: Share of samples that may be missing.
 MOST_MISSING = 0.5
 #: Iterations of the first image, which sets the scale.
@@ -93,13 +95,14 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     if config.geometry.tilt_deg:
         raise MeasurementError("[geometry] tilt_deg: fbp treats no tilted detector; use tv, pnp or redpsm")
 
+    n_views = table.n_views
+    if n_views is None and scan.moves and len(scan.angles_rad) < FEW_VIEWS * scan.n_frames:
+        n_views = min(BORROWED_VIEWS, len(scan.angles_rad))
+
     def image() -> Tensor:
         frames = []
         for frame in range(scan.n_frames):
-            views = scan.frame_index == frame
-            if not bool(views.any()):
-                frames.append(scan.filled.new_zeros(scan.grid.shape))
-                continue
+            views = _views_of(scan, frame, n_views)
             frames.append(
                 filtered_backprojection(
                     scan.filled[views],
@@ -120,10 +123,18 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     notes = list(scan.notes)
     if table.extension == "zero" and _cut_off(scan.filled):
         notes.append("projections are cut off by the detector; fbp.extension = smooth lessens the bright rim")
-    if scan.moves and scan.n_frames * 3 > len(scan.angles_rad):
-        per_frame = len(scan.angles_rad) / scan.n_frames
-        notes.append(f"fbp: {per_frame:.3g} views per frame make streaks, not images; use redpsm for moving objects")
+    if n_views is not None:
+        notes.append(f"fbp: each frame is made of the {n_views} views nearest in time; what moves meanwhile is blurred")
     return _plan(m, scan, _operator(m, config, setting, scan), notes=notes, direct=image)
+
+
+def _views_of(scan: Scan, frame: int, n_views: int | None) -> Tensor:
+    """The frame's own views, or those nearest in time, in the order of measurement."""
+    own = torch.nonzero(scan.frame_index == frame).flatten()
+    if n_views is None and len(own):
+        return own
+    away = (scan.frame_index - frame).abs()
+    return torch.argsort(away, stable=True)[: n_views or 1].sort().values
 
 
 def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
@@ -255,10 +266,10 @@ def _split(state: State) -> Tensor:
 def _temporal_basis(
     scan: Scan, problem: _Problem, table: ModelTable, nonnegative: bool, *, prior: bool
 ) -> tuple[Tensor, int | None]:
-    """U and K. Without knots given: twice those that predict held-out samples best, and `usual_knots` with a prior.
+    """U and K. Without knots given: half as many again as predict held-out samples best.
 
-    A single one that predicts best means that nothing moves. A prior carries more temporal functions than the data
-    alone, whose prediction suffers from streaks first.
+    With a prior, which carries more: twice as many, and two more than `usual_rank` at least; two fewer functions than
+    knots. A single knot that predicts best means that nothing moves.
     """
     knots = table.knots
     if knots is not None and knots > scan.n_frames:
@@ -267,25 +278,29 @@ def _temporal_basis(
         )
     if knots is None and not scan.moves:
         knots = 1
+    rank = table.rank
     if knots is None:
         found = choose_knots(problem.A, problem.y, nonnegative=nonnegative)
-        knots = found if found == 1 else 2 * found
-        if prior and found > 1:
-            knots = max(knots, usual_knots(scan.n_frames))
-        knots = min(scan.n_frames, knots)
+        if found == 1:
+            knots = 1
+        elif prior:
+            knots = min(scan.n_frames, max(2 * found, usual_rank(scan.n_frames) + 2))
+            rank = max(1, knots - 2) if rank is None else rank
+        else:
+            knots = min(scan.n_frames, found + (found + 1) // 2)
         note = f"model: {knots} knots in time, since {found} predict held-out samples best"
         if found == 1:
             note += "; nothing moves as far as the data tell"
         if note not in problem.notes:
             problem.notes.append(note)
     problem.facts["knots"] = knots
-    if table.rank is not None and table.rank > knots:
-        raise MeasurementError(f"[model] rank: expected at most {knots}, the knots, found {table.rank}")
-    problem.facts["rank"] = knots if table.rank is None else table.rank
-    return spline_basis(scan.n_frames, knots), table.rank
+    if rank is not None and rank > knots:
+        raise MeasurementError(f"[model] rank: expected at most {knots}, the knots, found {rank}")
+    problem.facts["rank"] = knots if rank is None else rank
+    return spline_basis(scan.n_frames, knots), rank
 
 
-def usual_knots(n_frames: int) -> int:
+def usual_rank(n_frames: int) -> int:
     """4, 6, 8, 10 for 32, 64, 128, 256 frames: near RP's choices 4, 6, 7, 11 for movies of one slow motion."""
     return max(2, round(2 * math.log2(n_frames) - 6))
 

@@ -59,6 +59,12 @@ class DenoiserTable:
 class FbpTable:
     """[fbp]"""
 
+    n_views: int | None = Field(
+        default=None,
+        ge=1,
+        description="views nearest in time that each frame is made of; none takes its own, and 32 where they are fewer "
+        "than 16",
+    )
     window: Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         default="ram-lak", description="of the ramp filter"
     )

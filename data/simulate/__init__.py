@@ -22,24 +22,49 @@ from data.simulate.mimo_radar import (
     radar_operator,
 )
 from data.simulate.mimo_radar_config import TARGETS, MimoRadarSimulation
+from data.simulate.motions import MOTIONS
+from data.simulate.tomography import (
+    largest_line_integral,
+    make_movie,
+    poisson_counts,
+    scan_angles,
+    tomography,
+    tomography_operator,
+    tomography_series,
+)
+from data.simulate.tomography_config import OBJECTS, TomographySimulation
+from data.simulate.views import VIEW_ORDERS, bit_reversed_order, view_angles
 
 __all__ = [
     "ARRAYS",
+    "MOTIONS",
+    "OBJECTS",
     "TARGETS",
+    "VIEW_ORDERS",
     "AntennaArray",
     "MimoRadarSimulation",
     "SimulationError",
+    "TomographySimulation",
+    "bit_reversed_order",
     "circular_noise",
     "cross",
     "from_file",
+    "largest_line_integral",
     "make_array",
+    "make_movie",
     "make_target",
     "mills_cross",
     "mimo_radar",
     "mimo_radar_series",
     "noise_std",
     "planar_monostatic",
+    "poisson_counts",
     "radar_operator",
     "rectangular_mimo",
+    "scan_angles",
     "spiral",
+    "tomography",
+    "tomography_operator",
+    "tomography_series",
+    "view_angles",
 ]

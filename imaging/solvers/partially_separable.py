@@ -181,8 +181,8 @@ def red_psm(
         f     <-  (weight D(f) + beta v) / (weight + beta),  v = x + gamma,  n_red times, the first from f = v
         gamma <-  v - f
 
-    With `nonnegative` relu(Λ Ψᵀ) stands for Λ Ψᵀ, its active voxels frozen within a step (Gauss-Newton, RP 6.3), and f is
-    cut at 0.
+    With `nonnegative` relu(Λ Ψᵀ) stands for Λ Ψᵀ, its active voxels frozen within a step (Gauss-Newton, RP 6.3), and f
+    is cut at 0.
 
     Departures from the published code: the first step is solved as least squares with the squared coupling, by warm
     conjugate gradients, instead of 25 Adam steps; the fixed-point step starts at v, not at the previous f, which needs
