@@ -221,16 +221,17 @@ def whole(name: str, value: object, least: int = 1) -> int:
 
 def _draw_discs(generator: np.random.Generator, count: int, outer: float) -> list[tuple[float, float, float, float]]:
     chosen: list[tuple[float, float, float, float]] = []
-    for attempt in range(_ATTEMPTS * count):
-        if len(chosen) == count:
-            break
-        largest = 0.35 if attempt < _ATTEMPTS else 0.08  # where large ones find no room
+    failed = 0  # in a row
+    while len(chosen) < count and failed < 2 * _ATTEMPTS:
+        largest = 0.35 if failed < _ATTEMPTS else 0.08  # where large ones find no room
         size = outer * math.exp(generator.uniform(math.log(0.05), math.log(largest)))
         r, phi = (outer - size) * math.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
         x, y = r * math.cos(phi), r * math.sin(phi)
         value = generator.uniform(0.3, 1.0)
-        if all(math.hypot(x - x0, y - y0) > size + r0 for x0, y0, r0, _ in chosen):
+        free = all(math.hypot(x - x0, y - y0) > size + r0 for x0, y0, r0, _ in chosen)
+        if free:
             chosen.append((x, y, size, value))
+        failed = 0 if free else failed + 1
     if len(chosen) < count:
         raise SimulationError(f"object discs, count: expected no more discs than fit, got {count}; {len(chosen)} fit")
     return chosen
