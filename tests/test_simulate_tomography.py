@@ -240,6 +240,9 @@ def test_its_level_is_relative_to_all_frames_at_all_angles():
     assert m.noise_std == pytest.approx(0.1 * largest, rel=1e-6)
     assert largest > tomography(small(n_instants=5, noise="none")).data.max()
     assert largest_line_integral(tomography_operator(config), movie) == pytest.approx(largest, rel=1e-6)
+    rest = small(motion="none", noise_fraction=0.1)
+    expected = largest_line_integral(tomography_operator(rest), make_movie(rest)[:1])
+    assert tomography(rest).noise_std == pytest.approx(0.1 * expected, rel=1e-6)
 
 
 def test_poisson_mean_and_variance():
@@ -362,6 +365,15 @@ def test_the_command(tmp_path):
         1,
     )
     assert np.array_equal(read_measurement(tmp_path / "tomography_0001.h5").data, expected.data)
+
+
+def test_none_in_a_table_of_parameters(tmp_path):
+    """TOML has no none; the text stands for it."""
+    np.save(tmp_path / "a.npy", stored_volume())
+    parameters = {"path": str(tmp_path / "a.npy"), "radius": "none", "key": "none"}
+    movie = make_movie(small(object="volume", object_parameters=parameters, motion="none", attenuation_per_m=1.0))
+    expected = draw("volume", n=32, path=str(tmp_path / "a.npy"), radius=None)
+    np.testing.assert_array_equal(movie[0], expected)
 
 
 def test_the_settings_as_toml(tmp_path):

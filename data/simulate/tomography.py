@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,13 +116,15 @@ def make_movie(config: TomographySimulation, index: int = 0) -> Floats:
     """
     generator = np.random.default_rng(_streams(config, index)[0])
     try:
-        rest = OBJECTS[config.object](config.fine_grid.shape, generator=generator, **config.object_parameters)
+        rest = OBJECTS[config.object](
+            config.fine_grid.shape, generator=generator, **_keywords(config.object_parameters)
+        )
     except TypeError as error:
         raise SimulationError(f"object {config.object}: a parameter has the wrong type ({error})") from error
     rest = rest * np.float32(config.attenuation_per_m)
-    move, p = MOTIONS[config.motion], config.n_instants
+    move, parameters, p = MOTIONS[config.motion], _keywords(config.motion_parameters), config.n_instants
     try:
-        frames = [move(rest, t / p, **config.motion_parameters) for t in range(p)]
+        frames = [move(rest, t / p, **parameters) for t in range(p)]
     except TypeError as error:
         raise SimulationError(f"motion {config.motion}: a parameter has the wrong type ({error})") from error
     movie = np.stack(frames)
@@ -161,6 +163,11 @@ def _check_index(index: object) -> None:
         raise SimulationError(f"simulation index: expected a whole number >= 0, got {index!r}")
 
 
+def _keywords(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no none: the text "none" stands for it."""
+    return {name: None if value == "none" else value for name, value in table.items()}
+
+
 def _streams(config: TomographySimulation, index: int) -> list[np.random.SeedSequence]:
     """Of the object, the angles and the noise."""
     return np.random.SeedSequence((config.seed, index)).spawn(3)
@@ -183,8 +190,9 @@ def _observed(
     line_integrals = {"quantity": "line_integral", "long_name": "simulated line integral"}
     sigma = 0.0
     if config.noise == "gaussian" and config.noise_fraction > 0:
-        seen = x[:1] if config.motion == "none" else x
-        sigma = config.noise_fraction * largest_line_integral(A, seen)
+        # An object at rest has been seen at every angle.
+        at_rest = config.motion == "none" or config.n_instants == 1
+        sigma = config.noise_fraction * (float(clean.max()) if at_rest else largest_line_integral(A, x))
     if not sigma > 0:
         return {"data": clean, **line_integrals}
     noisy = clean + sigma * generator.standard_normal(clean.shape)

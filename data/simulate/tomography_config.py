@@ -43,7 +43,7 @@ class TomographySimulation:
 
     Args:
         object: walnut, shepp_logan, discs, ellipses, polygons or volume (a file), see `data.phantoms`.
-        object_parameters: keyword arguments of that object.
+        object_parameters: keyword arguments of that object; the text "none" stands for none.
         motion: none, piecewise_affine (RP 7.1), rigid, breathing, growth, compression or flow, see
             `data.simulate.motions`.
         motion_parameters: keyword arguments of that motion.
