@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.calibrate import apply_calibration
 from data.measurement import Measurement, Scale
 from denoisers.load import load_denoiser
 from imaging.calibration import damp_rings, find_rotation_centre, interpolate_bad_pixels
@@ -438,6 +439,8 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
             f"/geometry type: these methods take parallel and fan beams, found {kind!r}; rebin cone-beam data, or take "
             "its central row as a fan"
         )
+    if m.quantity == "counts":
+        m = apply_calibration(m)  # files come with it done
     notes: list[str] = []
     angles = _angles(m, notes)
     y, weights = _line_integrals(m, config.data, notes)

@@ -1,0 +1,200 @@
+"""RED-PSM on moving objects, beside the published arithmetic and PSM, with one denoiser in one process.
+
+Objects, motion, views and noise are those of `dynamic_objects` (RP 1.1, 7.1, 7.4), data from the published projector;
+everything is reconstructed with our `ParallelBeam`. Ours runs as ``backcast reconstruct`` does, with its defaults: the
+time is that from the measurement to the movie, set-up and choice of the model included, tracking of errors not. The
+published arithmetic (`published_redpsm`) starts from ProSep, takes the same denoiser at one noise level, runs its whole
+number of outer iterations and is stopped at its best iterate, which takes the truth to know. Figures as RP 5.1.
+
+**quality**: PSM (ours, its best iterate; the published arithmetic without denoiser, its best), RED-PSM (ours: last, best;
+published: best, last), the time of both, and the time ours needs to reach the published best.
+
+**growth**: seconds and peak memory of `redpsm` over image size and instants, an object each process.
+
+    python benchmarks/redpsm.py [--part quality|growth] [--objects mouse,tooth,head] [--views 32,64,128,256]
+        [--published all|psm|none] [--sigma 0.05] [--markdown FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from denoising import run_parts
+from dynamic_objects import PEAK, DynamicScan, dynamic_scan
+from published_redpsm import PUBLISHED, Figures, at_level, figures, follow, prosep_start, psnr, published_redpsm
+
+from data.measurement import GridSpec, Measurement, Scale
+from denoisers.load import load_denoiser
+from pipelines.methods import Setting, find_method
+
+PIXEL_M = 1e-3
+
+
+def measurement(scan: DynamicScan) -> Measurement:
+    """The scan as a file would give it: pixels of 1 mm, attenuation in 1/m, no truth and no noise level."""
+    n_views, _, n = scan.y.shape
+    columns = (np.arange(n) - n // 2) * PIXEL_M
+    index = np.arange(n_views)
+    return Measurement(
+        modality="tomography",
+        data=scan.y.numpy().astype(np.float32),
+        axes=("projection", "detector_row", "detector_column"),
+        scales={
+            "projection": Scale(values=index.astype(np.int32), units="1"),
+            "detector_row": Scale(values=np.zeros(1), units="m"),
+            "detector_column": Scale(values=columns, units="m"),
+        },
+        quantity="line_integral",
+        geometry={"type": "parallel", "rotation_axis_offset": -float(columns[0] + columns[-1]) / 2},
+        acquisition={
+            "angle": -scan.angles_rad.numpy(),
+            "time": index.astype(float),
+            "frame_index": index.astype(np.int32),
+            "sense": "ccw_from_+z",
+        },
+        grid=GridSpec((0.0, columns[0], columns[0]), (PIXEL_M,) * 3, (1, n, n)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Figures of the last and the best iterate, PSNR and seconds (since the start) of each, and what was chosen."""
+
+    last: Figures
+    best: Figures
+    psnrs: list[float]
+    seconds: list[float]
+    facts: dict[str, float]
+
+
+def ours(name: str, scan: DynamicScan, denoiser: object | None = None) -> Run:
+    """A method of ours with its defaults, its error followed; the clock stands still meanwhile."""
+    method = find_method(name, "tomography")
+    m = measurement(scan)
+    begin, idle = time.perf_counter(), 0.0
+    setting = Setting(device=torch.device("cpu"), denoiser=denoiser)  # type: ignore[arg-type]
+    plan = method.plan(m, method.config(), setting)
+    (part,) = list(plan.parts)
+    assert part.solve is not None
+    assert plan.stop is not None
+    psnrs: list[float] = []
+    seconds: list[float] = []
+    best, last = torch.empty(0), torch.empty(0)
+    for state in itertools.islice(part.solve(torch.tensor([0]), None), plan.max_iter):
+        pause = time.perf_counter()
+        image = state.x if plan.image is None else plan.image(state)
+        last = image[0, :, 0] * float(part.scale) * PIXEL_M  # per pixel, as the truth is
+        value = psnr(last, scan.truth)
+        if not psnrs or value > max(psnrs):
+            best = last
+        psnrs.append(value)
+        seconds.append(pause - begin - idle)
+        stopped = bool(plan.stop(state).all())
+        idle += time.perf_counter() - pause
+        if stopped:
+            break
+    return Run(figures(last, scan.truth), figures(best, scan.truth), psnrs, seconds, dict(plan.facts))
+
+
+def quality(given: argparse.Namespace) -> Iterator[str]:
+    """Tables of PSNR, SSIM, MAE, HFEN and seconds."""
+    network = load_denoiser(given.denoiser, precision="bfloat16")
+    threads = torch.get_num_threads()
+    yield f"denoiser {network.name}; published arithmetic at sigma {given.sigma:g} of the peak; threads: {threads}"
+    yield ""
+    yield "| object | P | method | PSNR / SSIM / MAE / HFEN, last | best (iteration) | s | s to the published best |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, n_views in itertools.product(given.objects.split(","), map(int, given.views.split(","))):
+        scan = dynamic_scan(name, n_views, model="joseph", data="rotate")
+        head = f"| {name} | {n_views} |"
+        plain = ours("psm", scan)
+        yield f"{head} PSM, ours | {plain.last} | {plain.best} ({_where(plain)}) | {plain.seconds[-1]:.1f} | |"
+        run = ours("redpsm", scan, network)
+        goal = float("inf")
+        lines = []
+        if given.published != "none":
+            settings = PUBLISHED[n_views]
+            begin = time.perf_counter()
+            start, _ = prosep_start(scan.A, scan.y, scan.angles_rad, settings, mask=scan.mask)
+            set_up = time.perf_counter() - begin
+            few = dataclasses.replace(settings, n_outer=12)
+            record = follow(published_redpsm(scan.A, scan.y, start, None, few, mask=scan.mask), scan.truth)
+            lines.append(_published(head, "PSM, published", record, set_up))
+            if given.published == "all":
+                denoiser = at_level(network, given.sigma, peak=PEAK)
+                states = published_redpsm(scan.A, scan.y, start, denoiser, settings, mask=scan.mask)
+                record = follow(states, scan.truth)
+                goal = record.best.psnr
+                lines.append(_published(head, "RED-PSM, published", record, set_up))
+        reached = next((s for p, s in zip(run.psnrs, run.seconds, strict=True) if p >= goal), None)
+        when = "" if goal == float("inf") else ("not reached" if reached is None else f"{reached:.1f}")
+        yield f"{head} **RED-PSM, ours** | {run.last} | {run.best} ({_where(run)}) | {run.seconds[-1]:.1f} | {when} |"
+        yield from lines
+    yield ""
+
+
+def _where(run: Run) -> str:
+    return f"{1 + run.psnrs.index(max(run.psnrs))} of {len(run.psnrs)}"
+
+
+def _published(head: str, name: str, record, set_up: float) -> str:  # type: ignore[no-untyped-def]
+    total = set_up + sum(record.seconds)
+    where = f"{record.best_iteration} of {len(record.psnrs)}"
+    return f"{head} {name} | {record.last} | {record.best} ({where}) | {total:.1f} | |"
+
+
+def growth(given: argparse.Namespace) -> Iterator[str]:
+    """Seconds and peak memory of redpsm, each in a process of its own."""
+    yield "| pixels | instants | seconds | peak memory, MiB | iterations |"
+    yield "|---|---|---|---|---|"
+    for size, n_views in ((64, 64), (128, 64), (128, 128), (128, 256), (256, 128), (256, 256), (256, 512)):
+        command = [sys.executable, __file__, "--one", f"{size},{n_views}", "--denoiser", given.denoiser]
+        done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        yield f"| {size} x {size} | {n_views} | {done['seconds']:.1f} | {done['mib']:.0f} | {done['iterations']} |"
+    yield ""
+
+
+def one(text: str, denoiser: str) -> None:
+    """A run of `growth`, as a line of JSON."""
+    size, n_views = map(int, text.split(","))
+    scan = dynamic_scan("mouse", n_views, model="joseph", data="joseph", size=size)
+    run = ours("redpsm", scan, load_denoiser(denoiser, precision="bfloat16"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": run.seconds[-1], "mib": peak, "iterations": len(run.psnrs)}))
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"quality": quality, "growth": growth}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, help="one of them; all without")
+    parser.add_argument("--markdown", type=Path, help="write the tables there, too")
+    parser.add_argument("--objects", default="mouse,tooth,head")
+    parser.add_argument("--views", default="32,64,128,256", help="instants")
+    parser.add_argument("--published", choices=("all", "psm", "none"), default="all")
+    parser.add_argument("--sigma", type=float, default=0.05, help="noise level of the published arithmetic's denoiser")
+    parser.add_argument("--denoiser", default="tomo-2d")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.set_defaults(radar_weights=None)
+    given, _ = parser.parse_known_args()
+    if given.one:
+        one(given.one, given.denoiser)
+        return
+    run_parts(parser, PARTS)
+
+
+if __name__ == "__main__":
+    main()
