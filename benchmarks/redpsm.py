@@ -7,7 +7,7 @@ published arithmetic (`published_redpsm`) starts from ProSep, takes the same den
 number of outer iterations and is stopped at its best iterate, which takes the truth to know. Figures as RP 5.1.
 
 **quality**: PSM (ours, its best iterate; the published arithmetic without denoiser, its best), RED-PSM (ours: last, best;
-published: best, last), the time of both, and the time ours needs to reach the published best.
+published: best, last), the time of both, and that which ours needs to reach the published best.
 
 **growth**: seconds and peak memory of `redpsm` over image size and instants, an object each process.
 
