@@ -532,6 +532,8 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
         if not np.all(np.isfinite(spread) & (spread > 0)):
             raise MeasurementError("/measurement/noise_std: expected numbers > 0, found others")
         weights = torch.as_tensor(1 / spread.astype(float) ** 2)
+        if m.quantity == "transmission":
+            weights = weights * torch.exp(-2 * values)  # std(-log T) = std(T) / T
     if float((~measured).double().mean()) > MOST_MISSING:
         raise MeasurementError(
             f"/measurement/data: expected measured samples, found {int((~measured).sum())} of {values.numel()} "
