@@ -6,8 +6,8 @@ time is that from the measurement to the movie, set-up and choice of the model i
 published arithmetic (`published_redpsm`) starts from ProSep, takes the same denoiser at one noise level, runs its whole
 number of outer iterations and is stopped at its best iterate, which takes the truth to know. Figures as RP 5.1.
 
-**quality**: PSM (ours, its best iterate; the published arithmetic without denoiser, its best), RED-PSM (ours: last, best;
-published: best, last), the time of both, and that which ours needs to reach the published best.
+**quality**: PSM (ours, its best iterate; the published arithmetic without denoiser, its best), RED-PSM (ours: last and
+best; published: best and last), the time of both, and that which ours needs to reach the published best.
 
 **growth**: seconds and peak memory of `redpsm` over image size and instants, an object each process.
 

@@ -287,7 +287,7 @@ def _configure(options: Options, modality: str, device: str) -> tuple[Method, An
             takers = ", ".join(sorted({m.name for m in METHODS if m.takes_denoiser}))
             raise ConfigError(f"--denoiser {options.denoiser}: method {method.name} takes none; use -m {takers}")
         assignments.append(f"denoiser.file={options.denoiser}")
-    config: Any = resolve(method.config, tables, assignments, name=f"method {method.name}")
+    config: Any = resolve(method.config, tables, assignments, name=f"method {method.full_name}")
     spec = _denoiser_spec(options, config)
     digest = ""
     if method.takes_denoiser:
@@ -408,10 +408,10 @@ def _record(entry: Entry, outcome: Done | Failure) -> None:
 
 def _write_config(planned: Planned, options: Options) -> None:
     """One TOML per method, ready for -c."""
-    configs = {job.method.name: job.config for job in planned.jobs}
-    for name, config in configs.items():
-        file = CONFIG_TOML if len(configs) == 1 else f"config.{name}.toml"
-        write_text(options.output / file, to_toml(config, head={"method": name}))
+    configs = {job.method.full_name: job for job in planned.jobs}
+    for name, job in configs.items():
+        file = CONFIG_TOML if len(configs) == 1 else f"config.{name.replace(':', '.')}.toml"
+        write_text(options.output / file, to_toml(job.config, head={"method": job.method.name}))
 
 
 def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> None:

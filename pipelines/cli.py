@@ -457,7 +457,7 @@ def denoisers_verify(
 
 @config_app.command("init")
 def config_init(
-    name: Annotated[str, typer.Argument(help="A method, or a modality for the settings of its simulation.")],
+    name: Annotated[str, typer.Argument(help="METHOD, MODALITY:METHOD, or a modality for its simulation.")],
 ) -> None:
     """Print a commented TOML with all keys and their defaults."""
     from pipelines.describe import config_template

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import ConfigError, keys, read_toml, resolve, to_toml
-from pipelines.methods import DEFAULT_METHOD, METHODS, Method, find_method
+from pipelines.methods import DEFAULT_METHOD, METHODS, Method, find_method, methods_named
 
 
 def methods_text() -> str:
@@ -23,7 +23,7 @@ def methods_text() -> str:
     ]
     lines += ["", "* default of its modality"]
     for m in METHODS:
-        lines += ["", f"{m.name}:"]
+        lines += ["", f"{m.full_name}:"]
         found = keys(m.config)
         width = max(len(f"{k.name} = {_shown(k.default)}") for k in found)
         lines += [f"  {f'{k.name} = {_shown(k.default)}'.ljust(width)}  {k.doc}" for k in found]
@@ -63,35 +63,68 @@ def config_template(name: str) -> str:
 
         return f"# backcast train THIS_FILE -o FOLDER\n\n{to_toml(TrainConfig, comments=True)}"
     try:
-        method = find_method(name)
+        method, *others = methods_named(name)
     except ConfigError as error:
         raise ConfigError(f"{error}; simulations: {', '.join(DEFAULT_METHOD)}; trainings: train") from error
-    text = to_toml(method.config, head={"method": name}, comments=True)
-    return f"# backcast reconstruct INPUTS -o FOLDER -c THIS_FILE\n# {method.summary}\n\n{text}"
+    head = ["backcast reconstruct INPUTS -o FOLDER -c THIS_FILE", method.summary]
+    if others:
+        inits = " and ".join(f"backcast config init {m.full_name}" for m in others)
+        head.append(f"of {', '.join(method.modalities)}; the method of the same name elsewhere: {inits}")
+    text = to_toml(method.config, head={"method": method.name}, comments=True)
+    return "".join(f"# {line}\n" for line in head) + f"\n{text}"
 
 
-def method_of_files(method: str | None, files: Sequence[Path]) -> Method:
-    """The method that is named, else that of the last file that names one, else the default."""
-    for path in files:
-        value = read_toml(path).get("method", "")
+def methods_of_files(method: str | None, files: Sequence[Path]) -> list[Method]:
+    """The methods that are named, else those that the last file which names one names, else the default."""
+    tables = [(path, read_toml(path).get("method", "")) for path in files]
+    for path, value in tables:
         if not isinstance(value, str):
             raise ConfigError(f"{path}: method: expected a text, found {value!r}")
         if value and method is None:
-            find_method(value)
-    named = [str(t["method"]) for t in map(read_toml, files) if t.get("method")]
-    return find_method(method or (named[-1] if named else None), next(iter(DEFAULT_METHOD)))
+            methods_named(value)
+    named = [value for _, value in tables if value]
+    name = method or (named[-1] if named else next(iter(DEFAULT_METHOD.values())))
+    return methods_named(name, None if method or named else next(iter(DEFAULT_METHOD)))
 
 
 def resolved_config(method: str | None, files: Sequence[Path], assignments: Sequence[str]) -> str:
-    """The values that a run would have, as TOML.
+    """The values that a run would have, as TOML; of a name that several modalities have, the first method they fit.
 
     Raises:
         ConfigError: whatever is wrong with them.
     """
-    chosen = method_of_files(method, files)
-    tables = [(str(p), {k: v for k, v in read_toml(p).items() if k != "method"}) for p in files]
-    config: Any = resolve(chosen.config, tables, assignments, name=f"method {chosen.name}")
+    chosen, config = _fitting(method, files, assignments)[0]
     return to_toml(config, head={"method": chosen.name})
+
+
+def _fitting(method: str | None, files: Sequence[Path], assignments: Sequence[str] = ()) -> list[tuple[Method, Any]]:
+    """The methods, of those that a name may mean, whose configuration the values fit; at least one.
+
+    Raises:
+        ConfigError: they fit none; the sentence is that of the method which knows most of the keys.
+    """
+    named = methods_of_files(method, files)
+    tables = [(str(p), {k: v for k, v in read_toml(p).items() if k != "method"}) for p in files]
+    fitting: list[tuple[Method, Any]] = []
+    errors = []
+    for m in named:
+        try:
+            fitting.append((m, resolve(m.config, tables, assignments, name=f"method {m.full_name}")))
+        except ConfigError as error:
+            known = {key.path for key in keys(m.config)} | {(key.path[-1],) for key in keys(m.config)}
+            given = [path for _, table in tables for path in _paths(table)]
+            given += [tuple(text.partition("=")[0].strip().split(".")) for text in assignments]
+            errors.append((sum(path in known for path in given), error))
+    if not fitting:
+        raise max(errors, key=lambda counted: counted[0])[1]
+    return fitting
+
+
+def _paths(table: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Of the values in nested tables."""
+    return [
+        (name, *rest) for name, value in table.items() for rest in (_paths(value) if isinstance(value, dict) else [()])
+    ]
 
 
 def what_fits(method: str | None, file: Path) -> str:
@@ -101,7 +134,7 @@ def what_fits(method: str | None, file: Path) -> str:
         ConfigError: it is neither; the sentence is that of the method.
     """
     try:
-        resolved_config(method, [file], [])
+        fitting = _fitting(method, [file])
     except ConfigError:
         tables = read_toml(file)
         if method is None and "method" not in tables:
@@ -117,7 +150,7 @@ def what_fits(method: str | None, file: Path) -> str:
                 resolve(TrainConfig, [(str(file), tables)], [], name="a training")
                 return "a training"
         raise
-    return f"method {method_of_files(method, [file]).name}"
+    return f"method {' and '.join(m.full_name for m, _ in fitting)}"
 
 
 def config_of_result(path: Path) -> str:
@@ -129,14 +162,14 @@ def config_of_result(path: Path) -> str:
     """
     from data import read_reconstruction
 
-    text = str(read_reconstruction(path).provenance.get("config", ""))
+    result = read_reconstruction(path)
     try:
-        values = json.loads(text)
-        method = find_method(values.pop("method"))
+        values = json.loads(str(result.provenance.get("config", "")))
+        method = find_method(values.pop("method"), result.modality)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: /provenance/config: expected a configuration of Backcast, found none") from error
     values.pop("denoiser_sha256", None)
-    config: Any = resolve(method.config, [(str(path), _none_as_text(values))], name=f"method {method.name}")
+    config: Any = resolve(method.config, [(str(path), _none_as_text(values))], name=f"method {method.full_name}")
     return to_toml(config, head={"method": method.name})
 
 
@@ -146,7 +179,7 @@ def _none_as_text(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _star(method: Method) -> str:
-    return "*" if method.name in DEFAULT_METHOD.values() else ""
+    return "*" if any(DEFAULT_METHOD.get(modality) == method.name for modality in method.modalities) else ""
 
 
 def _shown(default: Any) -> str:

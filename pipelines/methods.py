@@ -116,7 +116,7 @@ class Method:
     """One way from a measurement to an image.
 
     Attributes:
-        name: as typed after ``-m``.
+        name: as typed after ``-m``; methods of different modalities may share one.
         modalities: what it takes.
         kind: the column of the method table.
         summary: one line.
@@ -132,6 +132,12 @@ class Method:
     config: type
     function: str
     takes_denoiser: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """MODALITY:METHOD where several modalities have a method of this name, else the name alone."""
+        shared = sum(m.name == self.name for m in METHODS) > 1
+        return f"{self.modalities[0]}:{self.name}" if shared else self.name
 
     def plan(self, measurement: Measurement, config: Any, setting: Setting) -> Plan:
         """Set the method up for one measurement."""
@@ -236,7 +242,11 @@ METHODS: tuple[Method, ...] = (
 
 
 def find_method(name: str | None, modality: str | None = None) -> Method:
-    """The method of that name; the modality's default when no name is given.
+    """The method of that name; the modality's default when no name is given, the first where several share it.
+
+    Args:
+        name: METHOD or MODALITY:METHOD.
+        modality: of the measurement, when it is known.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one), or a method for other modalities.
@@ -246,15 +256,25 @@ def find_method(name: str | None, modality: str | None = None) -> Method:
             known = ", ".join(DEFAULT_METHOD)
             raise ConfigError(f"no method images {modality} measurements yet; modalities with methods: {known}")
         name = DEFAULT_METHOD[modality]
-    named = [m for m in METHODS if m.name == name]
+    return methods_named(name, modality)[0]
+
+
+def methods_named(name: str, modality: str | None = None) -> list[Method]:
+    """The methods that a name may mean, at least one; arguments and errors as `find_method`."""
+    wanted, _, plain = name.rpartition(":")
+    if wanted and wanted not in DEFAULT_METHOD:
+        raise ConfigError(f"unknown modality {wanted} in {name}; modalities with methods: {', '.join(DEFAULT_METHOD)}")
+    named = [m for m in METHODS if m.name == plain]
     if not named:
         names = sorted({m.name for m in METHODS})
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(plain, names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"unknown method {name}; {hint}known methods: {', '.join(names)}")
-    fitting = [m for m in named if modality is None or modality in m.modalities]
-    if not fitting:
-        takes = ", ".join(dict.fromkeys(x for m in named for x in m.modalities))
-        others = ", ".join(m.name for m in METHODS if modality in m.modalities) or "none"
-        raise ConfigError(f"method {name} takes {takes}, not {modality}; methods for {modality}: {others}")
-    return fitting[0]
+    for one in dict.fromkeys((wanted or None, modality)):
+        fitting = [m for m in named if one is None or one in m.modalities]
+        if not fitting:
+            takes = ", ".join(dict.fromkeys(x for m in named for x in m.modalities))
+            others = ", ".join(m.name for m in METHODS if one in m.modalities) or "none"
+            raise ConfigError(f"method {plain} takes {takes}, not {one}; methods for {one}: {others}")
+        named = fitting
+    return named

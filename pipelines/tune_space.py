@@ -74,6 +74,19 @@ SUGGESTED: Mapping[str, Mapping[str, Suggestion]] = {
         "solver.max_iter": Suggestion(Range(5, 40)),
     },
 }
+_RED = {
+    "solver.beta_fraction": Suggestion(Range(2e-3, 0.5, log=True)),
+    "solver.weight_ratio": Suggestion(Range(1.0, 100.0, log=True)),
+    "solver.sigma_final": Suggestion(Range(0.01, 0.1, log=True)),
+}
+SUGGESTED_TOMOGRAPHY: Mapping[str, Mapping[str, Suggestion]] = {
+    "tv": {
+        "solver.weight": Suggestion(Range(1e-5, 1e-2, log=True)),
+        "solver.temporal_weight": Suggestion(Range(1e-5, 1e-1, log=True)),
+    },
+    "pnp": _RED,
+    "redpsm": _RED,
+}
 
 
 def space_of(
@@ -95,7 +108,8 @@ def space_of(
     Raises:
         ConfigError: an unknown key (with the nearest known one), a value that the key does not take, an empty range.
     """
-    suggested = {k: s.domain for k, s in SUGGESTED.get(method.name, {}).items() if s.when(config)}
+    tables = SUGGESTED if "mimo_radar" in method.modalities else SUGGESTED_TOMOGRAPHY
+    suggested = {k: s.domain for k, s in tables.get(method.name, {}).items() if s.when(config)}
     known = keys(method.config)
     if not parameters:
         held = {_named(known, key) for key in fixed}

@@ -251,13 +251,21 @@ def test_evaluate_a_measurement_is_a_sentence(tmp_path):
 
 def test_methods_are_listed_with_their_parameters():
     text = cli("methods").out
-    listed = {m["name"]: m for m in json.loads(cli("methods", "--json").out)}
-    assert set(listed) == {m.name for m in METHODS}
+    listed = {(*m["modalities"], m["name"]): m for m in json.loads(cli("methods", "--json").out)}
+    assert set(listed) == {(*m.modalities, m.name) for m in METHODS}
     for method in METHODS:
         assert method.name in text
         assert method.summary in text
-    assert sum(bool(m["default_for"]) for m in listed.values()) == 1
-    assert {p["key"] for p in listed["tv"]["parameters"]} >= {"solver.alpha", "tv.n_iter", "grid.shape"}
+        assert f"\n{method.full_name}:\n" in text
+    assert {m["name"]: m["default_for"] for m in listed.values() if m["default_for"]} == {
+        "pnp": ["mimo_radar"],
+        "redpsm": ["tomography"],
+    }
+    starred = [line.split()[:2] for line in text.splitlines() if line.split() and line.split()[0][1:].endswith("*")]
+    assert starred == [["pnp*", "mimo_radar"], ["redpsm*", "tomography"]]
+    radar, other = listed["mimo_radar", "tv"], listed["tomography", "tv"]
+    assert {p["key"] for p in radar["parameters"]} >= {"solver.alpha", "tv.n_iter", "grid.shape"}
+    assert {p["key"] for p in other["parameters"]} >= {"solver.weight", "geometry.tilt_deg", "grid.shape"}
 
 
 def test_json_goes_to_stdout_alone(tmp_path):
@@ -322,7 +330,7 @@ def test_a_simulation_file_fits(tmp_path):
     assert cli("config", "check", file).out == f"{file}: fits the simulation of mimo_radar\n"
     assert "simulations: mimo_radar" in cli("config", "init", "nope").err
     file.write_text("nonsense = 1\n")
-    assert "unknown key nonsense for method pnp" in cli("config", "check", file).err
+    assert "unknown key nonsense for method mimo_radar:pnp" in cli("config", "check", file).err
 
 
 def test_figures_without_end_are_null_in_json(tmp_path):

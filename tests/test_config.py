@@ -12,7 +12,7 @@ from batch_cases import cli
 
 from pipelines.config import ConfigError, as_dict, keys, parse_bytes, read_toml, resolve, sha256_of, to_toml
 from pipelines.describe import config_template
-from pipelines.methods import METHODS, find_method
+from pipelines.methods import DEFAULT_METHOD, METHODS, find_method
 from pipelines.radar_config import L1Config, PnpConfig, TvConfig
 
 
@@ -165,16 +165,57 @@ def test_unknown_method_names_the_nearest():
         find_method("backprojecton")
 
 
-@pytest.mark.parametrize("name", [*(m.name for m in METHODS), "mimo_radar"])
+@pytest.mark.parametrize("name", [*(m.full_name for m in METHODS), "mimo_radar", "tomography"])
 def test_init_prints_toml_that_check_accepts(name, tmp_path):
     text = config_template(name)
     tomllib.loads(text)
-    if name == "mimo_radar":
+    if name in DEFAULT_METHOD:
         return
     file = tmp_path / "c.toml"
     file.write_text(cli("config", "init", name).out)
     done = cli("config", "check", file)
     assert (done.status, done.out) == (0, f"{file}: fits method {name}\n")
+
+
+@pytest.mark.parametrize("name", ["tv", "pnp"])
+def test_one_name_two_modalities(name, tmp_path):
+    plain, radar, other = (cli("config", "init", n).out for n in (name, f"mimo_radar:{name}", f"tomography:{name}"))
+    assert f"of the same name elsewhere: backcast config init tomography:{name}\n" in plain
+    assert tomllib.loads(plain) == tomllib.loads(radar) != tomllib.loads(other)
+    assert tomllib.loads(other)["method"] == name
+    file = tmp_path / "c.toml"
+    file.write_text(f'method = "{name}"\nseed = 3\n')
+    assert cli("config", "check", file).out == f"{file}: fits method mimo_radar:{name} and tomography:{name}\n"
+    file.write_text(f'method = "tomography:{name}"\n[solver]\nmax_iter = 7\n')
+    assert cli("config", "check", file).out == f"{file}: fits method tomography:{name}\n"
+    assert tomllib.loads(cli("config", "show", "-c", file).out)["solver"]["max_iter"] == 7
+
+
+def test_the_sentence_is_that_of_the_method_that_knows_most_keys(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('method = "tv"\n[solver]\nweight = 1e-3\ntemporal_weigth = 1e-3\n[data]\nrings = "sorting"\n')
+    done = cli("config", "check", file)
+    assert done.status == 2
+    assert "unknown key solver.temporal_weigth for method tomography:tv" in done.err
+    assert tomllib.loads(cli("config", "show", "-m", "tv", "-s", "temporal_weight=0.1").out)["solver"]["weight"] == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sonar:tv", "unknown modality sonar in sonar:tv; modalities with methods: mimo_radar, tomography"),
+        ("tomography:l1", "method l1 takes mimo_radar, not tomography; methods for tomography: fbp"),
+        ("tomography:tvv", "unknown method tomography:tvv; did you mean tv?"),
+        (":", "unknown method :; known methods"),
+    ],
+)
+def test_unknown_combinations_are_one_sentence(name, words):
+    done = cli("config", "init", name)
+    assert done.status == 2
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    with pytest.raises(ConfigError, match="takes tomography, not mimo_radar"):
+        find_method("tomography:tv", "mimo_radar")
 
 
 def test_show_prints_the_resolved_values(tmp_path):
