@@ -27,7 +27,7 @@ from denoisers.load import load_denoiser
 from denoisers.noise import Pair, generator_of
 from imaging.operators import Grid, NearFieldMimo
 from imaging.priors import Denoiser
-from imaging.priors.magnitude import running_scale
+from imaging.priors.magnitude import Scale, running_scale
 from imaging.solvers import csalsa_projected
 from pipelines.config import ConfigError
 
@@ -52,10 +52,27 @@ FINE_SCANS: tuple[Mapping[str, Any], ...] = (
     {"n_frequencies": 8, "array": "rectangular_mimo", "array_parameters": {"n_tx": 14, "n_rx": 14}},
     {"n_frequencies": 15},
 )
-SETS = {"coarse": (SCANS, MIX, (49, 25, 25)), "fine": (FINE_SCANS, FINE_MIX, (61, 41, 41))}
+#: What method pnp is compared on, with its own schedule and scale.
+DEFAULT_SCANS: tuple[Mapping[str, Any], ...] = (
+    {"n_frequencies": 5},
+    {"n_frequencies": 8},
+    {"n_frequencies": 10},
+    {"n_frequencies": 14},
+    {"n_frequencies": 20},
+    {"n_frequencies": 28},
+    {"n_frequencies": 40},
+    {"n_frequencies": 12, "array": "rectangular_mimo", "array_parameters": {"n_tx": 8, "n_rx": 8}},
+)
+SETS = {
+    "coarse": (SCANS, MIX, (49, 25, 25)),
+    "fine": (FINE_SCANS, FINE_MIX, (61, 41, 41)),
+    "default": (DEFAULT_SCANS, MIX, (49, 25, 25)),
+}
 #: What is stored of a volume: all of the coarse ones, a part around the target of the fine ones.
 STORED = (49, 25, 25)
 N_ITERATIONS, N_FALLING = 14, 10
+#: The runs of "default": first and last alpha about those of method pnp, which stops after eight iterations.
+DEFAULT_ITERATIONS, DEFAULT_FIRST, DEFAULT_LAST = 10, (5e-3, 2e-2), (1.5e-3, 1e-2)
 
 
 def collect(denoiser: Denoiser, scans: str, *, n_per_scan: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -65,7 +82,7 @@ def collect(denoiser: Denoiser, scans: str, *, n_per_scan: int, seed: int) -> It
         denoiser: of the runs.
         scans: a key of `SETS`.
         n_per_scan: scenes per scan; SNR ~ U(0, 35) dB, alpha falling from 0.005..0.04
-            to 0.0001..0.002.
+            to 0.0001..0.002; with "default" about the defaults of method `pnp`.
         seed: of scenes, noise and schedules.
 
     Yields:
@@ -93,14 +110,22 @@ def collect(denoiser: Denoiser, scans: str, *, n_per_scan: int, seed: int) -> It
             y.append(signal + level * torch.from_numpy(circular_noise(rng, tuple(signal.shape))).to(signal.dtype))
             epsilon.append(level * signal.numel() ** 0.5)
         data = torch.stack(y)
-        first = 10 ** rng.uniform(np.log10(5e-3), np.log10(4e-2))
-        alphas = np.geomspace(first, 10 ** rng.uniform(-4, -2.7), N_FALLING).tolist()  # then constant
-        prior = _Recorder(denoiser)
+        alphas, n_iterations, scale = _schedule(rng, scans)
+        prior = _Recorder(denoiser, scale)
         states = csalsa_projected(A, data, prior, epsilon=torch.tensor(epsilon), alpha=alphas)
-        for state in itertools.islice(states, N_ITERATIONS):
+        for state in itertools.islice(states, n_iterations):
             assert state.sigma is not None
             parts = [_part(v, clean) for v in (prior.seen, clean)]
             yield parts[0], parts[1], torch.full((len(clean),), state.sigma)
+
+
+def _schedule(rng: np.random.Generator, scans: str) -> tuple[list[float], int, Scale]:
+    """alpha by iteration, its last value going on; the number of iterations; what the magnitude is divided by."""
+    if scans == "default":
+        first, last = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (DEFAULT_FIRST, DEFAULT_LAST))
+        return np.geomspace(first, min(first, last), DEFAULT_ITERATIONS - 2).tolist(), DEFAULT_ITERATIONS, "peak"
+    first = 10 ** rng.uniform(np.log10(5e-3), np.log10(4e-2))
+    return np.geomspace(first, 10 ** rng.uniform(-4, -2.7), N_FALLING).tolist(), N_ITERATIONS, "bright"
 
 
 def _part(v: Tensor, clean: Tensor) -> Tensor:
@@ -116,15 +141,15 @@ def _part(v: Tensor, clean: Tensor) -> Tensor:
 
 
 class _Recorder:
-    """`Magnitude(denoiser, relative="bright")` that keeps what the denoiser was given."""
+    """`Magnitude(denoiser, relative=scale)` that keeps what the denoiser was given."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
+    def __init__(self, denoiser: Denoiser, relative: Scale) -> None:
+        self.denoiser, self.relative = denoiser, relative
         self.seen = self.scale = torch.empty(0)
 
     def prox(self, v: Tensor, step: float) -> Tensor:
         size = v.abs()
-        self.scale = running_scale(size, "bright")
+        self.scale = running_scale(size, self.relative)
         self.seen = size / self.scale
         m = self.denoiser(self.seen, step**0.5).clamp_min(0) * self.scale
         return v * (m / size.clamp_min(torch.finfo(size.dtype).tiny))
@@ -217,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     for part in collect(denoiser, given.scans, n_per_scan=given.scenes, seed=given.seed):
         parts.append((part[0].half(), part[1].half(), part[2]))
         error = float((part[0] - part[1]).square().mean())
-        print(f"{len(parts)} of {len(SETS[given.scans][0]) * N_ITERATIONS}: mean squared error {error:.2e}", flush=True)
+        print(f"scan iteration {len(parts)}: mean squared error {error:.2e}", flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
 
     def write(part: Path) -> None:
