@@ -23,6 +23,7 @@ from denoisers.errors import DenoiserError
 from denoisers.network_denoiser import NetworkDenoiser, Precision
 from denoisers.shipped import shipped_file, shipped_names
 from denoisers.weight_files import load_weights
+from denoisers.wrappers import reach_of
 from imaging import __version__
 
 
@@ -45,6 +46,11 @@ class LoadedDenoiser:
     sha256: str = ""
     noise_range: tuple[float, float] | None = None
     n_dims: int | None = None
+
+    @property
+    def reach(self) -> int | None:
+        """How many voxels away in each direction it looks at most, if it says so."""
+        return reach_of(self.function)
 
     @property
     def takes_sigma_per_image(self) -> bool:

@@ -15,9 +15,8 @@ Precision = Literal["float32", "bfloat16"]
 
 #: Voxels that go through a network at once at most; its activations take some 200 bytes a voxel.
 VOXELS_AT_ONCE = 4_000_000
-#: Edge of the tiles of larger volumes, and voxels that neighbours share: so many that the shipped 3D network, which
-#: looks 24 voxels far, gives the same as on the whole.
-TILE, OVERLAP = 160, 56
+#: Edge of what the tiles of larger volumes give; they see as far beyond as the network looks.
+TILE = 96
 
 
 class NoiseLevelWarning(UserWarning):
@@ -55,10 +54,21 @@ class NetworkDenoiser:
         self.n_dims, self.noise_range = n_dims, noise_range
         self.precision, self.nonnegative, self.voxels_at_once = precision, nonnegative, voxels_at_once
         align = max(8, int(getattr(network, "multiple", 8)))  # of its poolings
+        reach = self.reach
         self._tiled = Tiled(
-            self._chunk, tile=-(-TILE // align) * align, overlap=OVERLAP, align=align, margin=3 * OVERLAP // 7
+            self._chunk,
+            tile=-(-TILE // align) * align,
+            overlap=None if reach is None else 2 * reach,
+            align=align,
+            margin=reach,
         )
         self._warned = False
+
+    @property
+    def reach(self) -> int | None:
+        """How many voxels away in each direction the network looks at most, if it says so; in its own axes only."""
+        reach = getattr(self.network, "reach", None)
+        return reach if isinstance(reach, int) else None
 
     def __call__(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise.

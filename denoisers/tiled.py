@@ -10,10 +10,22 @@ import torch
 from torch import Tensor
 
 from denoisers.errors import DenoiserError
-from denoisers.wrappers import Sigma, call, check_call, check_count, check_inner, is_per_image, takes_sigma_per_image
+from denoisers.wrappers import (
+    Sigma,
+    call,
+    check_call,
+    check_count,
+    check_inner,
+    is_per_image,
+    reach_of,
+    takes_sigma_per_image,
+)
 from imaging.priors.protocols import Denoiser
 
 PerAxis = int | tuple[int, int, int]
+
+#: Voxels that neighbours share when inner does not say how far it looks.
+UNKNOWN_OVERLAP = 24
 
 
 @dataclass(frozen=True)
@@ -46,24 +58,27 @@ _Box = tuple[_Span, ...]
 class Tiled:
     """inner on overlapping tiles, blended; beside v and the result, memory holds `batch` tiles and inner's own.
 
-    Neighbours share at least `overlap` voxels. Of these, `margin` at each tile's interior border, where inner
-    lacks context, are dropped, and the rest is cross-faded linearly. The weights of all tiles add up to 1.
-    An inner whose output depends on at most `margin` voxels in each direction gives the untiled result exactly.
+    A tile gives `tile` voxels and sees more on each side, which its neighbours give. Of what two neighbours share,
+    `margin` at each interior border, where inner lacks context, are dropped, and the rest is cross-faded linearly. The
+    weights of all tiles add up to 1. An inner whose output depends on at most `margin` voxels in each direction gives
+    the untiled result exactly; one that says how far it looks, as `reach`, is given that by default.
 
-    Tiles start at multiples of `align`, so that the pooling grid of a network is that of the whole volume. The last
-    tile ends where the volume ends and is up to ``align - 1`` voxels smaller than the others: there, inner pads
-    what it would pad without tiles. A volume no larger than a tile goes to inner as it is, with its whole batch
-    (Chunked bounds that); larger ones one by one. Gradients are not recorded.
+    Tiles start and end at multiples of `align`, so that the pooling grid of a network is that of the whole volume; the
+    last one ends where the volume ends, and there inner pads what it would pad without tiles. A volume no larger than
+    a tile goes to inner as it is, with its whole batch (Chunked bounds that); larger ones one by one. Gradients are not
+    recorded.
 
     inner must not depend on the tile's content as a whole: one that divides by the peak of what it is given makes
     seams. Normalise outside: ``ScaleEquivariant(Tiled(network))``, never the other way round.
 
     Args:
         inner: a denoiser of volumes, or of images for 2D input.
-        tile: voxels of a tile, a multiple of `align`; an integer, or one per axis (z, y, x).
-        overlap: voxels that neighbours share at least, at most ``tile - align``.
+        tile: voxels that a tile gives at most, a multiple of `align`; an integer, or one per axis (z, y, x). It sees
+            half of `overlap` more on each side, to the next multiple of `align`.
+        overlap: voxels that neighbours share at least; by default twice inner's `reach`, or 24 if it has none.
         align: tiles start at its multiples; the product of a network's pooling strides, or a multiple of it.
-        margin: voxels dropped at interior borders, at most half of `overlap`; by default 3/8 of it.
+        margin: voxels dropped at interior borders, at most half of `overlap`; by default inner's `reach` as far as
+            that goes, or 3/8 of `overlap` if it has none.
         batch: tiles of equal shape per call of inner; >= 1.
         device: where inner computes, if not where v lies; tiles go there and back one call at a time.
 
@@ -76,7 +91,7 @@ class Tiled:
 
     inner: Denoiser
     tile: PerAxis = 48
-    overlap: PerAxis = 16
+    overlap: PerAxis | None = None
     align: PerAxis = 8
     margin: PerAxis | None = None
     batch: int = 1
@@ -86,13 +101,8 @@ class Tiled:
         check_inner("Tiled", self.inner)
         check_count("Tiled", "batch", self.batch, 1, "it counts tiles per call")
         for tile, overlap, align, margin in self._per_axis():
-            if tile % align:
+            if tile % align or tile == 0:
                 raise DenoiserError(f"Tiled tile: expected a multiple of align = {align}, got {tile}")
-            if overlap > tile - align:
-                raise DenoiserError(
-                    f"Tiled overlap: expected at most tile - align = {tile - align}, got {overlap}; "
-                    "tiles could not advance by one step of align"
-                )
             if 2 * margin > overlap:
                 raise DenoiserError(
                     f"Tiled margin: expected at most half of overlap = {overlap}, got {margin}; neighbours would leave "
@@ -108,9 +118,9 @@ class Tiled:
         check_call("Tiled", v, sigma, per_image=self.takes_sigma_per_image)
         sizes = v.shape[1:]
         rules = self._per_axis()[-len(sizes) :]
-        if all(n <= tile for n, (tile, *_) in zip(sizes, rules, strict=True)):
-            return self._inner(v, sigma)
         spans = [_cut(n, *rule) for n, rule in zip(sizes, rules, strict=True)]
+        if all(len(parts) == 1 for parts in spans):
+            return self._inner(v, sigma)
         out = torch.zeros_like(v)
         for i, boxes in itertools.product(range(len(v)), list(_equal_shapes(spans, self.batch))):
             tiles = torch.stack([v[i][tuple(span.seen for span in box)] for box in boxes])  # a copy, contiguous
@@ -128,8 +138,13 @@ class Tiled:
         """(tile, overlap, align, margin) for z, y, x."""
         align = _triple("align", self.align, 1)
         tile = _triple("tile", self.tile, 1)
-        overlap = _triple("overlap", self.overlap, 0)
-        margin = tuple(3 * o // 8 for o in overlap) if self.margin is None else _triple("margin", self.margin, 0)
+        reach = reach_of(self.inner)
+        default = UNKNOWN_OVERLAP if reach is None else 2 * reach
+        overlap = _triple("overlap", default if self.overlap is None else self.overlap, 0)
+        if self.margin is not None:
+            margin = _triple("margin", self.margin, 0)
+        else:
+            margin = tuple(3 * o // 8 if reach is None else min(reach, o // 2) for o in overlap)
         return list(zip(tile, overlap, align, margin, strict=True))
 
 
@@ -144,24 +159,20 @@ def _triple(name: str, value: PerAxis, least: int) -> tuple[int, ...]:
 
 def _cut(n: int, tile: int, overlap: int, align: int, margin: int) -> list[_Span]:
     """The fewest tiles for n voxels, evenly spread on the multiples of align."""
-    if n <= tile:
-        return [_Span(0, n, 0, n, torch.ones(n, dtype=torch.float64))]
-    n_steps = -(-(n - tile) // align)  # the last tile's start, in units of align
-    n_gaps = -(-n_steps // ((tile - overlap) // align))
-    starts = [i * n_steps // n_gaps * align for i in range(n_gaps + 1)]
-    fade = overlap - 2 * margin
-    # A tile takes over from its predecessor in the middle of what the two share, which may be more than overlap.
-    turns = [(a + tile + b - fade) // 2 for a, b in itertools.pairwise(starts)]
+    n_tiles, n_steps = -(-n // tile), -(-n // align)
+    turns = [i * n_steps // n_tiles * align for i in range(1, n_tiles)]  # where a tile takes over from its predecessor
+    beyond, fade = -(-overlap // 2), overlap - 2 * margin
     x = torch.arange(n, dtype=torch.float64)
-    rises = [torch.ones_like(x)]
-    rises += [((x - turn + 1) / (fade + 1)).clamp(0, 1) for turn in turns]
-    rises += [torch.zeros_like(x)]
+    begins = [turn - fade // 2 for turn in turns]
+    rises = [torch.ones_like(x), *(((x - begin + 1) / (fade + 1)).clamp(0, 1) for begin in begins), torch.zeros_like(x)]
     spans = []
-    for i, start in enumerate(starts):
-        first = turns[i - 1] if i > 0 else 0
-        last = turns[i] + fade if i < n_gaps else n
+    for i in range(n_tiles):
+        start = max(0, (turns[i - 1] - beyond) // align * align) if i > 0 else 0
+        stop = min(n, -(-(turns[i] + beyond) // align) * align) if i < n_tiles - 1 else n
+        first = max(0, begins[i - 1]) if i > 0 else 0
+        last = min(n, begins[i] + fade) if i < n_tiles - 1 else n
         weight = (rises[i] - rises[i + 1])[first:last]  # telescopes: the sum over tiles is 1 everywhere
-        spans.append(_Span(start, min(start + tile, n), first, last, weight))
+        spans.append(_Span(start, stop, first, last, weight))
     return spans
 
 

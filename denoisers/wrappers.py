@@ -25,6 +25,12 @@ def takes_sigma_per_image(denoiser: object) -> bool:
     return getattr(denoiser, "takes_sigma_per_image", False) is True
 
 
+def reach_of(denoiser: object) -> int | None:
+    """How many voxels away in each direction a denoiser looks at most, if it says so by an attribute `reach`."""
+    reach = getattr(denoiser, "reach", None)
+    return reach if isinstance(reach, int) else None
+
+
 def check_inner(who: str, inner: object) -> None:
     """Raises DenoiserError unless `inner` can be called."""
     if not callable(inner):
@@ -150,6 +156,10 @@ class NonNegative:
         check_inner("NonNegative", self.inner)
 
     @property
+    def reach(self) -> int | None:
+        return reach_of(self.inner)
+
+    @property
     def takes_sigma_per_image(self) -> bool:
         return takes_sigma_per_image(self.inner)
 
@@ -178,6 +188,10 @@ class Chunked:
     def __post_init__(self) -> None:
         check_inner("Chunked", self.inner)
         check_count("Chunked", "size", self.size, 1, "it counts images per call")
+
+    @property
+    def reach(self) -> int | None:
+        return reach_of(self.inner)
 
     @property
     def takes_sigma_per_image(self) -> bool:

@@ -205,7 +205,7 @@ def test_tiles_equal_the_whole_when_the_margin_covers_the_filter(shape, batch):
 def test_tiles_of_unequal_sides_equal_the_whole():
     v = randn(2, 30, 41, 52, dtype=torch.float64)
     tiled = Tiled(
-        lambda u, s: box_blur(u, s, radius=2), tile=(16, 20, 24), overlap=(4, 11, 20), align=(1, 5, 4), margin=2
+        lambda u, s: box_blur(u, s, radius=2), tile=(12, 10, 4), overlap=(4, 11, 20), align=(1, 5, 4), margin=2
     )
     torch.testing.assert_close(tiled(v, 0.1), tiled.inner(v, 0.1))
 
@@ -215,12 +215,12 @@ def test_pooling_grids_of_tiles_and_whole_agree(shape):
     v = randn(1, *shape)
     torch.testing.assert_close(Tiled(pooled)(v, 0.1), pooled(v, 0.1), rtol=0, atol=1e-6)
     if shape[0] > 1:
-        assert (Tiled(pooled, tile=44, align=4)(v, 0.1) - pooled(v, 0.1)).abs().max() > 1e-2
+        assert (Tiled(pooled, tile=20, align=4)(v, 0.1) - pooled(v, 0.1)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("shape", [(96, 96, 50), (97, 61, 50)], ids=str)
 def test_a_network_shows_no_seam(shape):
-    net = UNet().eval()  # 12 voxels see a change, twice the default margin; at 8 voxels it is 2 % of the output
+    net = UNet().eval()  # it looks 12 voxels far and does not say so: the default margin is less
     v = randn(1, *shape)
     with torch.no_grad():
         whole = net(v, 0.1)
@@ -246,9 +246,24 @@ def test_2d_images_are_tiled_too():
     torch.testing.assert_close(Tiled(blur, tile=(8, 32, 24), overlap=(0, 8, 8))(v, 0.1), blur(v, 0.1))
 
 
+def test_an_inner_that_tells_its_reach_gives_the_whole():
+    def blur(u, sigma):
+        return box_blur(u, sigma, radius=11)
+
+    v = randn(1, 96, 40, 61)
+    assert (
+        Tiled(blur, tile=24, overlap=16)(v, 0.1) - blur(v, 0.1)
+    ).abs().max() > 1e-4  # it did not tell: 6 are dropped
+    blur.reach = 11
+    for inner in (blur, Chunked(blur, 1), NonNegative(blur)):
+        torch.testing.assert_close(Tiled(inner, tile=24)(v, 0.1), inner(v, 0.1), rtol=0, atol=1e-6)
+    assert (Tiled(blur, tile=24, overlap=8)(v, 0.1) - blur(v, 0.1)).abs().max() > 1e-4  # 4 of the 11 at each border
+
+
 @pytest.mark.parametrize("n", [49, 50, 55, 56, 57, 80, 96, 97, 333])
 @pytest.mark.parametrize(
-    ("tile", "overlap", "align", "margin"), [(48, 16, 8, 6), (48, 40, 8, 3), (48, 0, 8, 0), (7, 5, 1, 2), (24, 4, 4, 2)]
+    ("tile", "overlap", "align", "margin"),
+    [(32, 16, 8, 6), (8, 40, 8, 3), (48, 0, 8, 0), (2, 5, 1, 2), (20, 4, 4, 2), (48, 66, 4, 33), (8, 15, 8, 7)],
 )
 def test_a_cut_is_a_partition_of_unity(n, tile, overlap, align, margin):
     spans = _cut(n, tile, overlap, align, margin)
@@ -257,14 +272,15 @@ def test_a_cut_is_a_partition_of_unity(n, tile, overlap, align, margin):
         total[span.given] += span.weight
         assert (span.weight >= 0).all()
         assert span.start % align == 0
-        assert tile - align < span.stop - span.start <= tile
-        assert span.first == 0 or span.first >= span.start + margin
-        assert span.last == n or span.last <= span.stop - margin
+        assert span.stop == n or span.stop % align == 0
+        assert span.stop - span.start <= tile + overlap + 2 * align
+        assert span.start == 0 or span.first >= span.start + margin
+        assert span.stop == n or span.last <= span.stop - margin
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
     assert spans[-1].stop == n
-    assert all(a.stop - b.start >= overlap for a, b in itertools.pairwise(spans))
-    steps = -(-(n - tile) // align)
-    assert len(spans) == 1 + -(-steps // ((tile - overlap) // align))  # none more than needed
+    for a, b in itertools.pairwise(spans):
+        assert a.stop - b.start >= overlap or a.stop == n or b.start == 0
+    assert len(spans) == -(-n // tile)  # none more than needed
 
 
 def test_a_small_volume_goes_in_unchanged():
@@ -283,7 +299,7 @@ def test_memory_is_bounded_by_a_tile():
 
     def inner(v, sigma):
         assert v.shape[0] <= 2
-        assert max(v.shape[1:]) <= 16
+        assert max(v.shape[1:]) <= 12 + 2 * 4
         most.append(sum(ref() is not None for ref in alive))
         out = v * 1.0
         alive.append(weakref.ref(out))
@@ -291,7 +307,7 @@ def test_memory_is_bounded_by_a_tile():
 
     network = torch.nn.Conv3d(1, 1, 1)  # its graph would keep every tile
     v = randn(2, 50, 33, 20)
-    tiled = Tiled(lambda u, s: inner(network(u[:, None])[:, 0], s), tile=16, overlap=4, align=4, batch=2)
+    tiled = Tiled(lambda u, s: inner(network(u[:, None])[:, 0], s), tile=12, overlap=4, align=4, batch=2)
     out = tiled(v, 0.1)
     assert not out.requires_grad
     assert len(most) > 20
@@ -308,7 +324,7 @@ def test_an_inner_that_writes_into_its_input_harms_nothing():
 
 def test_scale_equivariance_goes_outside_of_tiles():
     v = randn(1, 40, 8, 8) * torch.linspace(0.1, 1, 40)[:, None, None]
-    tiled = {"tile": 16, "overlap": 4, "align": 4}
+    tiled = {"tile": 12, "overlap": 4, "align": 4}
     whole = ScaleEquivariant(soft)(v, 0.1)
     torch.testing.assert_close(ScaleEquivariant(Tiled(soft, **tiled))(v, 0.1), whole)
     assert (Tiled(ScaleEquivariant(soft), **tiled)(v, 0.1) - whole).abs().max() > 1e-2  # seams
@@ -376,10 +392,9 @@ def test_bad_calls(D, v, sigma, sentence):
         (lambda: Chunked(soft, 0), "Chunked size: expected an integer >= 1, got 0"),
         (lambda: SliceWise(soft, 3), "SliceWise axis: expected 0"),
         (lambda: Tiled(soft, tile=44), "Tiled tile: expected a multiple of align = 8, got 44"),
-        (lambda: Tiled(soft, tile=48, overlap=41), "Tiled overlap: expected at most tile - align = 40, got 41"),
         (lambda: Tiled(soft, overlap=-1), "Tiled overlap: expected an integer >= 0, got -1"),
         (lambda: Tiled(soft, overlap=(8, 8)), "Tiled overlap: expected an integer or three"),
-        (lambda: Tiled(soft, margin=9), "Tiled margin: expected at most half of overlap = 16, got 9"),
+        (lambda: Tiled(soft, overlap=16, margin=9), "Tiled margin: expected at most half of overlap = 16, got 9"),
         (lambda: Tiled(soft, tile=48.0), "Tiled tile: expected an integer"),
         (lambda: Tiled(soft, batch=0), "Tiled batch: expected an integer >= 1, got 0"),
         (lambda: Chunked(soft, 2)(randn(3, 2, 2, 2), torch.ones(3)), "Chunked sigma: expected one number"),

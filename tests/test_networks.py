@@ -80,6 +80,32 @@ def test_dncnn_sees_17_by_17_pixels():
     assert (int(columns.min()), int(columns.max())) == (7, 23)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("unet3d", {"channels": 2}),
+        ("dncnn", {"n_dims": 2, "n_layers": 3, "channels": 4}),
+        ("gated_unet", {"n_dims": 2, "channels": (4,), "blocks": (2,), "fine": 2}),
+        ("gated_unet", {"n_dims": 2, "channels": (4, 4), "blocks": (1, 2), "fine": 2}),
+        ("gated_unet", {"n_dims": 3, "channels": (2, 2), "blocks": (1, 2), "fine": 2}),
+    ],
+)
+def test_a_network_looks_no_further_than_it_says(kind, options):
+    """And hardly less far, so that tiles are no larger than needed."""
+    network = build_network(kind, options).double().eval()
+    with torch.no_grad():
+        for p in network.parameters():  # positive: nothing cancels, no ReLU is off
+            p.abs_().clamp_(1e-3, 0.1)
+    reach, furthest = network.reach, 0
+    n = 2 * reach + 17
+    for at in range(reach, reach + 8):
+        v = torch.full((1, 1, n) + (9,) * (network.n_dims - 1), 0.5, dtype=torch.float64, requires_grad=True)
+        network(v, torch.tensor([0.1], dtype=torch.float64))[0, 0, at].sum().backward()
+        seen = torch.nonzero(v.grad[0, 0].abs().flatten(1).sum(1)).flatten()
+        furthest = max(furthest, at - int(seen[0]), int(seen[-1]) - at)
+    assert reach - 4 <= furthest <= reach
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_output_has_the_inputs_size(kind, size):
@@ -327,10 +353,10 @@ def test_chunks_give_the_whole():
 
 
 def test_tiles_give_the_whole(monkeypatch):
-    """Exactly, where the network sees no further than what tiles drop at their borders."""
-    monkeypatch.setattr(network_denoiser, "TILE", 24)
-    monkeypatch.setattr(network_denoiser, "OVERLAP", 16)
+    """Exactly, since tiles see as far beyond what they give as the network looks."""
+    monkeypatch.setattr(network_denoiser, "TILE", 16)
     network, v = small("dncnn"), noisy(2, 31, 40, 25)
+    assert network.reach <= 8
     sizes = []
     network.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[2:])))
     levels = torch.tensor([0.05, 0.2])
@@ -338,13 +364,12 @@ def test_tiles_give_the_whole(monkeypatch):
     tiled = NetworkDenoiser(network, voxels_at_once=24**3)(v, levels)
     assert sizes[0] == (31, 40, 25)
     assert len(sizes) > 3
-    assert max(max(s) for s in sizes[1:]) <= 24
+    assert max(max(s) for s in sizes[1:]) <= 32
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
 
 def test_tiles_keep_to_the_grid_of_the_poolings(monkeypatch):
     monkeypatch.setattr(network_denoiser, "TILE", 24)
-    monkeypatch.setattr(network_denoiser, "OVERLAP", 16)
     deep = build_network("gated_unet", {"channels": (2, 2, 2, 2), "blocks": (0, 0, 0, 0)})
     assert deep.multiple == 16
     denoise = NetworkDenoiser(deep, voxels_at_once=1000)

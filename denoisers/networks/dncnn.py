@@ -42,6 +42,7 @@ class DnCnn(nn.Module):
             raise ValueError(f"DnCnn output: expected residual or direct, got {output}")
         self.n_dims = n_dims
         self.conditioned = noise_channel
+        self.reach = n_layers + 2
         self.output = output
         kind = conv(n_dims)
         self.first = kind(1 + noise_channel, channels, 3, padding=1)

@@ -77,6 +77,10 @@ class GatedUNet(nn.Module):
         self.fine = convolution(fine + 1, fine, 3, padding=1)
         self.last = convolution(fine, 2, 3, padding=1)
         self.multiple = 2 ** len(channels)
+        passes = [4 * n for n in blocks[:-1]] + [2 * blocks[-1]]  # convolutions of a level's blocks, way up included
+        passes[0] += 2  # head and tail
+        #: Voxels away that an output depends on at most: convolutions, and the coarsest raster.
+        self.reach = 2 + sum(n * 2 ** (i + 1) for i, n in enumerate(passes)) + self.multiple - 1
 
     def forward(self, v: Tensor, sigma: Tensor) -> Tensor:
         """v (b, 1, *spatial), sigma (b,) in v's units; same shape back."""

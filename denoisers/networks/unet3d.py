@@ -23,6 +23,7 @@ class UNet3d(nn.Module):
 
     n_dims = 3
     conditioned = True  # it is told the noise level
+    reach = 4 * 1 + 4 * 2 + 2 * 4 + 3  # voxels away that an output depends on: convolutions, and the coarsest raster
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
