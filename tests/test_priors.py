@@ -7,7 +7,7 @@ import torch
 
 import imaging.priors
 from imaging.errors import DtypeError, ShapeError
-from imaging.priors import L1, Denoiser, Magnitude, Prior, TotalVariation
+from imaging.priors import L1, Denoiser, Magnitude, Prior, TotalVariation, WaveletL1
 
 SHAPE = (3, 4, 5)
 
@@ -25,6 +25,8 @@ PRIORS = [
     ("tv", TotalVariation(0.5, n_iter=1000), False),
     ("tv fgp", TotalVariation(0.5, n_iter=1000, method="fgp"), False),
     ("tv + l1 >= 0", TotalVariation(0.5, n_iter=1000, nonnegative=True, l1_weight=0.2), False),
+    ("wavelet real", WaveletL1(0.7, levels=2, moments=2, shifts=False), False),
+    ("wavelet complex", WaveletL1(0.7, levels=2, moments=1, shifts=False), True),
     ("|tv|", Magnitude(TotalVariation(0.5, n_iter=1000)), True),
     ("|l1|", Magnitude(L1(0.5), weight=1.5), True),
     ("|tv + l1 >= 0|", Magnitude(TotalVariation(0.5, n_iter=1000, nonnegative=True, l1_weight=0.2)), True),
