@@ -3,6 +3,7 @@
 from imaging.solvers.admm import AdmmState, admm
 from imaging.solvers.csalsa import CsalsaState, ProjectedState, csalsa, csalsa_projected, starting_image
 from imaging.solvers.linear import CgEllipsoid, CgInfo, CgSolver, EllipsoidInfo, SolverCache, cg, secular_root
+from imaging.solvers.low_rank_sparse import LowRankSparseState, low_rank_sparse
 from imaging.solvers.partially_separable import PsmState, RedPsmState, psm, red_psm, spline_basis
 from imaging.solvers.primal_dual import PrimalDualState, tv_primal_dual
 from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
@@ -28,6 +29,7 @@ __all__ = [
     "EllipsoidInfo",
     "EllipsoidProjector",
     "KeepBest",
+    "LowRankSparseState",
     "Outcome",
     "PrimalDualState",
     "ProjectedState",
@@ -44,6 +46,7 @@ __all__ = [
     "csalsa",
     "csalsa_projected",
     "load_state",
+    "low_rank_sparse",
     "never",
     "psm",
     "red_psm",
