@@ -44,8 +44,8 @@ def low_rank_sparse(
 ) -> Iterator[LowRankSparseState]:
     """Minimise ½‖A (L + S) - y‖² / ‖A‖² + low_rank_weight ‖L‖_* + sparse_weight ‖T S‖₁.
 
-    T is the Fourier transform in time, orthonormal; L is a matrix of frames (n_frame, pixels). Accelerated proximal gradients with step ½, since
-    ‖[A A]‖² = 2‖A‖², the extrapolation restarted when the objective grows.
+    T is the Fourier transform in time, orthonormal, and L a matrix of frames (n_frame, pixels). Accelerated proximal
+    gradients with step ½, since ‖[A A]‖² = 2‖A‖², the extrapolation restarted when the objective grows.
 
     Args:
         A: of movies, in_shape (n_frame, *spatial).
