@@ -6,6 +6,7 @@ import numpy as np
 
 from data.inspector import Inspector
 from data.measurement import Array, GridSpec
+from data.measurement_mri import check_geometry
 from data.measurement_parts import MeasurementParts
 from data.schema import SPEED_OF_LIGHT
 
@@ -13,9 +14,9 @@ from data.schema import SPEED_OF_LIGHT
 def check_modality(inspector: Inspector, parts: MeasurementParts) -> None:
     """Run the checks of the file's modality; convert the sense of rotation."""
     assert parts.modality is not None
-    {"mimo_radar": _mimo_radar, "tomography": _tomography, "mri": _mri, "irs_mimo": _irs_mimo}[parts.modality.name](
-        inspector, parts
-    )
+    {"mimo_radar": _mimo_radar, "tomography": _tomography, "mri": check_geometry, "irs_mimo": _irs_mimo}[
+        parts.modality.name
+    ](inspector, parts)
 
 
 def check_noise_and_mask(inspector: Inspector, parts: MeasurementParts) -> None:
@@ -145,18 +146,6 @@ def _needed(inspector: Inspector, parts: MeasurementParts, group: str, name: str
 
 
 # -- MRI and IRS ----------------------------------------------------------------------------------
-
-
-def _mri(inspector: Inspector, parts: MeasurementParts) -> None:
-    order, n_dims = parts.acquisition.get("order"), parts.sizes.get("n_dims")
-    if order is not None and n_dims is not None and len(order) != n_dims:
-        inspector.error(
-            "BC304",
-            "/acquisition/trajectory",
-            expected=f"a last dimension of {len(order)}, as its order [{', '.join(order)}] says",
-            found=str(n_dims),
-            fix="name every column of the trajectory in `order`",
-        )
 
 
 def _irs_mimo(inspector: Inspector, parts: MeasurementParts) -> None:

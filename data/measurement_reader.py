@@ -16,6 +16,7 @@ from data.inspector import Inspector
 from data.measurement import Array, Measurement
 from data.measurement_checks import check_modality, check_noise_and_mask
 from data.measurement_layout import read_layout, read_scales
+from data.measurement_mri import check_samples
 from data.measurement_named import calibration_steps, read_calibration, read_named
 from data.measurement_parts import MeasurementParts
 from data.measurement_truth import read_grid, read_ground_truth
@@ -178,6 +179,8 @@ def _read_samples(inspector: Inspector, parts: MeasurementParts) -> None:
         )
     if dtype.kind != "u":
         data = to_si(data, parts.data_factor_units, wanted=parts.units)[0]
+    if modality.name == "mri":
+        check_samples(inspector, parts, data)
     parts.data = data
 
 

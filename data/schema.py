@@ -270,7 +270,7 @@ MRI = Modality(
                 Entry(
                     "trajectory",
                     "f4",
-                    (("readout", "sample", "n_dims"),),
+                    (("readout", "sample", "n_dims"), ("frame", "readout", "sample", "n_dims")),
                     ("1/m",),
                     required=True,
                     when="readout",

@@ -47,6 +47,7 @@ class Modality(enum.StrEnum):
 
     mimo_radar = "mimo_radar"
     tomography = "tomography"
+    mri = "mri"
 
 
 class Demo(enum.StrEnum):
@@ -124,7 +125,7 @@ def simulate(
 ) -> None:
     """Write synthetic measurement files with ground truth.
 
-    'backcast config init mimo_radar' or 'tomography' prints the settings with their defaults.
+    'backcast config init mimo_radar' (or tomography, mri) prints the settings with their defaults.
     """
     from pipelines.simulate import simulate_files
 

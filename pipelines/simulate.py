@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.config import ConfigError, read_toml, resolve
+
+if TYPE_CHECKING:
+    from data.measurement import Measurement
 
 
 def configuration(modality: str) -> type:
@@ -22,7 +26,11 @@ def configuration(modality: str) -> type:
         from data.simulate import TomographySimulation
 
         return TomographySimulation
-    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: mimo_radar, tomography")
+    if modality == "mri":
+        from data.simulate import MriSimulation
+
+        return MriSimulation
+    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: mimo_radar, tomography, mri")
 
 
 def simulate_files(
@@ -69,12 +77,22 @@ def simulate_files(
 
 def _write(config: object, paths: Sequence[Path], output: Path) -> Iterator[Path]:
     from data import write_measurement
-    from data.simulate import MimoRadarSimulation, TomographySimulation, mimo_radar_series, tomography_series
+    from data.simulate import (
+        MimoRadarSimulation,
+        MriSimulation,
+        TomographySimulation,
+        mimo_radar_series,
+        mri_series,
+        tomography_series,
+    )
     from pipelines.batch import make_folder
 
     make_folder(output)
+    series: Iterator[Measurement]
     if isinstance(config, TomographySimulation):
         series = tomography_series(config, len(paths))
+    elif isinstance(config, MriSimulation):
+        series = mri_series(config, len(paths))
     else:
         assert isinstance(config, MimoRadarSimulation)
         series = mimo_radar_series(config, len(paths))

@@ -7,6 +7,7 @@ Imports torch, which `import data` does not.
 
 import imaging  # noqa: F401  (the shadowing guard)
 from data.phantoms.errors import SimulationError
+from data.phantoms.heart import heart
 from data.phantoms.layered import layered
 from data.phantoms.letters import letters
 from data.phantoms.mesh import mesh, voxelise_filled, voxelise_surface
@@ -32,6 +33,7 @@ __all__ = [
     "Sphere",
     "discs",
     "ellipses",
+    "heart",
     "layered",
     "letters",
     "mesh",

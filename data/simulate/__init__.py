@@ -23,6 +23,8 @@ from data.simulate.mimo_radar import (
 )
 from data.simulate.mimo_radar_config import TARGETS, MimoRadarSimulation
 from data.simulate.motions import MOTIONS
+from data.simulate.mri import coil_maps, mri, mri_series
+from data.simulate.mri_config import MRI_OBJECTS, MriSimulation
 from data.simulate.tomography import (
     largest_line_integral,
     make_movie,
@@ -38,15 +40,18 @@ from data.simulate.views import VIEW_ORDERS, bit_reversed_order, view_angles
 __all__ = [
     "ARRAYS",
     "MOTIONS",
+    "MRI_OBJECTS",
     "OBJECTS",
     "TARGETS",
     "VIEW_ORDERS",
     "AntennaArray",
     "MimoRadarSimulation",
+    "MriSimulation",
     "SimulationError",
     "TomographySimulation",
     "bit_reversed_order",
     "circular_noise",
+    "coil_maps",
     "cross",
     "from_file",
     "largest_line_integral",
@@ -56,6 +61,8 @@ __all__ = [
     "mills_cross",
     "mimo_radar",
     "mimo_radar_series",
+    "mri",
+    "mri_series",
     "noise_std",
     "planar_monostatic",
     "poisson_counts",

@@ -158,6 +158,43 @@ def breathing(
     return _scaled(volume, s if direction == "radial" else 1.0, s, conserve_mass)
 
 
+def beating(
+    volume: Floats,
+    time: float,
+    *,
+    contraction: float = 0.6,
+    beats: float = 1.0,
+    centre_x: float = 0.07,
+    centre_y: float = 0.0,
+    radius: float = 0.45,
+) -> Floats:
+    """A heart: what is in a circle contracts towards its centre and comes back, the rest is still.
+
+    source = C + (point - C)(1 + a (1 - q)²), q = (|point - C| / radius)² < 1, a = contraction (1 - cos(2π · beats ·
+    time)) / 2; source = point outside of the circle.
+
+    Args:
+        volume: (nz, ny, nx).
+        time: 0 to 1.
+        contraction: the middle shrinks to 1 / (1 + contraction); 0 to 1.
+        beats: in the scan.
+        centre_x, centre_y: C. radius: of the circle.
+
+    Raises:
+        SimulationError: a contraction outside of 0 to 1, a radius of 0.
+    """
+    _numbers(contraction=contraction, beats=beats, centre_x=centre_x, centre_y=centre_y, radius=radius)
+    if not 0 <= contraction < 1:
+        raise SimulationError(f"motion contraction: expected 0 to below 1, got {contraction!r}")
+    if not radius > 0:
+        raise SimulationError(f"motion radius: expected > 0, got {radius!r}")
+    x, y = _plane(volume)
+    dx, dy = x - centre_x, y - centre_y
+    q = np.minimum((dx**2 + dy**2) / radius**2, 1)
+    stretch = 1 + contraction * (1 - math.cos(2 * math.pi * beats * time)) / 2 * (1 - q) ** 2
+    return _sample_plane(volume, centre_x + dx * stretch, centre_y + dy * stretch)
+
+
 def growth(volume: Floats, time: float, *, rate: float = 0.2, conserve_mass: bool = False) -> Floats:
     """Radial scaling, linear in time: source = point / s, s = 1 + rate · time.
 
@@ -243,6 +280,7 @@ MOTIONS: Mapping[str, Callable[..., Floats]] = {
     "piecewise_affine": piecewise_affine,
     "rigid": rigid,
     "breathing": breathing,
+    "beating": beating,
     "growth": growth,
     "compression": compression,
     "flow": flow,
