@@ -39,8 +39,18 @@ from pipelines.tomography_config import (
 
 #: Radians within which plausible angles lie; degrees given as radians leave it.
 WIDEST_RANGE = 100.0
-#: Radians per view below which many views suggest that radians were given as degrees.
-NARROW_STEP = 2e-3
+#: Radians that views around the object span when radians were given as degrees: a turn at most.
+NARROW_RANGE = 1.01 * 2 * math.pi * math.pi / 180
+#: Views from which on the two above, and stuck pixels, can be told.
+MANY_VIEWS = 9
+#: Fewer views in all are worth a note.
+HARDLY_VIEWS = 8
+#: Transmission that neither noise nor a flat field a little old explains, and its share of the samples worth a note.
+BRIGHTER, BRIGHTER_SHARE = 1.1, 1e-3
+#: Pixels that do not change with the view are stuck when they are so few.
+STUCK_SHARE = 0.05
+#: Detector bins at the axis over voxels, or the reverse, from which on one of them is likely in another unit.
+UNLIKE = 20.0
 #: A projection whose ends exceed this share of its largest value is cut off by the detector.
 CUT_OFF = 0.05
 #: Views per frame below which fbp borrows from the neighbours, and how many it then takes.
@@ -61,6 +71,7 @@ class Scan:
         weights: statistical weights (view, row, column), mean 1 where measured; None when all are equal.
         angles_rad, columns_m: of views and columns.
         frame_index: of each view, 0 to n_frames - 1.
+        seen: whether any sample of a view was measured.
         times: of the frames.
         notes: sentences on what was assumed or done.
     """
@@ -72,6 +83,7 @@ class Scan:
     columns_m: Tensor
     frame_index: Tensor
     n_frames: int
+    seen: Tensor
     times: Scale
     grid: Grid
     axis_offset_m: float
@@ -87,7 +99,10 @@ class Scan:
 
 def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     """Filtered back-projection, each frame from its own views."""
-    scan = read_scan(m, config, setting)
+    if config.data.weights == "statistical":
+        raise MeasurementError("[data] weights: fbp weighs all samples alike; use tv, psm, pnp or redpsm")
+    unweighted = dataclasses.replace(config, data=dataclasses.replace(config.data, weights="none"))
+    scan = read_scan(m, unweighted, setting)
     table = config.fbp
     kind = str(m.geometry["type"])
     far: dict[str, Any] = {}
@@ -96,9 +111,11 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     if config.geometry.tilt_deg:
         raise MeasurementError("[geometry] tilt_deg: fbp treats no tilted detector; use tv, pnp or redpsm")
 
-    n_views = table.n_views
-    if n_views is None and scan.moves and len(scan.angles_rad) < FEW_VIEWS * scan.n_frames:
-        n_views = min(BORROWED_VIEWS, len(scan.angles_rad))
+    n_views, n_seen = table.n_views, int(scan.seen.sum())
+    if n_views is None and scan.moves and n_seen < FEW_VIEWS * scan.n_frames:
+        n_views = BORROWED_VIEWS
+    if n_views is not None:
+        n_views = min(n_views, n_seen) if scan.moves else None
 
     def image() -> Tensor:
         frames = []
@@ -123,7 +140,9 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
 
     notes = list(scan.notes)
     if table.extension == "zero" and _cut_off(scan.filled):
-        notes.append("projections are cut off by the detector; fbp.extension = smooth lessens the bright rim")
+        notes.append("fbp: extension = smooth lessens the bright rim of projections that are cut off")
+    if table.n_views is not None and not scan.moves:
+        notes.append("fbp: n_views means nothing for one frame, which is made of all views")
     if n_views is not None:
         notes.append(f"fbp: each frame is made of the {n_views} views nearest in time; what moves meanwhile is blurred")
     return _plan(m, scan, _operator(m, config, setting, scan), notes=notes, direct=image)
@@ -131,10 +150,10 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
 
 def _views_of(scan: Scan, frame: int, n_views: int | None) -> Tensor:
     """The frame's own views, or those nearest in time, in the order of measurement."""
-    own = torch.nonzero(scan.frame_index == frame).flatten()
+    own = torch.nonzero((scan.frame_index == frame) & scan.seen).flatten()
     if n_views is None and len(own):
         return own
-    away = (scan.frame_index - frame).abs()
+    away = torch.where(scan.seen, (scan.frame_index - frame).abs(), scan.n_frames)
     return torch.argsort(away, stable=True)[: n_views or 1].sort().values
 
 
@@ -191,7 +210,13 @@ def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
         return _red(scan, problem, torch.eye(scan.n_frames), None, denoiser, config.solver, start)
 
-    return _red_plan(m, config, setting, scan, solve)
+    plan = _red_plan(m, config, setting, scan, solve)
+    if scan.moves and len(scan.angles_rad) < FEW_VIEWS * scan.n_frames:
+        plan.notes.append(
+            f"pnp: each of {scan.n_frames} frames is made of its own views alone, {len(scan.angles_rad)} in all; "
+            "redpsm and tv join frames in time"
+        )
+    return plan
 
 
 # -- what they share ----------------------------------------------------------------------------------------
@@ -289,7 +314,7 @@ def _temporal_basis(
             rank = max(1, knots - 2) if rank is None else rank
         else:
             knots = min(scan.n_frames, found + (found + 1) // 2)
-        note = f"model: {knots} knots in time, since {found} predict held-out samples best"
+        note = f"model: {knots} knot{'s' if knots > 1 else ''} in time, since {found} predict held-out samples best"
         if found == 1:
             note += "; nothing moves as far as the data tell"
         if note not in problem.notes:
@@ -439,14 +464,14 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
             f"/geometry type: these methods take parallel and fan beams, found {kind!r}; rebin cone-beam data, or take "
             "its central row as a fan"
         )
-    if m.quantity == "counts":
-        m = apply_calibration(m)  # files come with it done
     notes: list[str] = []
+    if m.quantity == "counts":  # files come with it done
+        said = m.warnings
+        m = apply_calibration(m)
+        notes += m.warnings[len(said) :]
+    columns = _columns(m)
     angles = _angles(m, notes)
     y, weights = _line_integrals(m, config.data, notes)
-    columns = torch.as_tensor(np.asarray(m.scale("detector_column"), dtype=float))
-    if len(columns) < 2:
-        raise MeasurementError("/measurement/detector_column: expected two columns or more, found one")
     missing = weights == 0 if weights is not None else torch.zeros_like(y, dtype=torch.bool)
     filled = _filled(y, missing)
     if config.data.rings != "none":
@@ -471,11 +496,30 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
         columns_m=columns,
         frame_index=frame_index,
         n_frames=n_frames,
+        seen=~missing.all(-1).all(-1),
         times=times,
         grid=grid,
         axis_offset_m=offset,
         notes=notes,
     )
+
+
+def _columns(m: Measurement) -> Tensor:
+    columns = torch.tensor(np.asarray(m.scale("detector_column"), dtype=float).tolist(), dtype=torch.float64)
+    if len(columns) < 2:
+        raise MeasurementError("/measurement/detector_column: expected two columns or more, found one")
+    steps = torch.diff(columns)
+    if not bool((steps > 0).all()):
+        raise MeasurementError(
+            "/measurement/detector_column: expected increasing columns, found others; flip the detector axis and the "
+            "data with it"
+        )
+    if float(steps.max() - steps.min()) > 1e-3 * float(steps.mean()):
+        raise MeasurementError(
+            f"/measurement/detector_column: expected evenly spaced columns, found steps from {float(steps.min()):.4g} "
+            f"to {float(steps.max()):.4g} m; resample the detector axis"
+        )
+    return columns
 
 
 def _angles(m: Measurement, notes: list[str]) -> Tensor:
@@ -490,14 +534,20 @@ def _angles(m: Measurement, notes: list[str]) -> Tensor:
             f"/acquisition/angle: expected radians, found a range of {span:.4g} rad, {span / (2 * math.pi):.3g} turns; "
             "these look like degrees: set its units to 'deg'"
         )
-    if len(angles) > 8 and 0 < span < NARROW_STEP * len(angles):
+    if len(angles) >= MANY_VIEWS and 0 < span < NARROW_RANGE:
         raise MeasurementError(
             f"/acquisition/angle: expected views around the object, found {len(angles)} within "
             f"{math.degrees(span):.3g} degrees; these look like radians given as 'deg': set its units to 'rad'"
         )
-    repeated = len(angles) - len(torch.unique(torch.round(angles * 1e9)))
-    if repeated and "frame_index" not in m.acquisition:
-        notes.append(f"{repeated} views repeat an angle; they count as often as they were measured")
+    frames = torch.as_tensor(np.asarray(m.acquisition.get("frame_index", np.zeros(len(angles)))), dtype=torch.float64)
+    repeated = len(angles) - len(torch.unique(torch.stack((torch.round(angles * 1e9), frames)), dim=1).T)
+    if repeated:
+        words = "views repeat an angle of their frame" if bool(frames.any()) else "views repeat an angle"
+        notes.append(f"{repeated} {words}; they count as often as they were measured")
+    if len(angles) < HARDLY_VIEWS:
+        notes.append(
+            f"only {len(angles)} view{'s' if len(angles) > 1 else ''} in all: the image follows from the prior"
+        )
     return angles
 
 
@@ -514,19 +564,26 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
         columns = int((~torch.isfinite(values)).all(0).all(0).sum())
         notes.append(
             f"data: {n_bad} samples are NaN or Inf"
-            + (f" ({columns} whole columns)" if columns else "")
+            + (f" ({columns} whole column{'s' if columns > 1 else ''})" if columns else "")
             + "; they count as not measured"
         )
     if m.quantity == "transmission":
         dark = measured & (values <= 0)
-        above = int((measured & (values > 1)).sum())
+        above = int((measured & (values > BRIGHTER)).sum())
         if bool(dark.any()):
             notes.append(f"data: {int(dark.sum())} samples without any photon have no line integral; not measured")
-        if above > 0.01 * values.numel():
-            notes.append(f"data: {above} samples are brighter than the flat field; noise, or a drifting source")
+        if above > BRIGHTER_SHARE * values.numel():
+            notes.append(
+                f"data: {above} samples are brighter than the flat field by more than a tenth; a drifting source, or "
+                "saturated pixels"
+            )
         measured &= ~dark
         weights = torch.where(measured, values, 0.0)  # photons, up to a factor: var(-log T) = 1/(T · flat)
         values = -torch.log(torch.where(measured, values, 1.0))
+    stuck = _stuck(values, measured)
+    if bool(stuck.any()):
+        notes.append(f"data: {int(stuck.sum())} pixels show one value in all views, dead or saturated; not measured")
+        measured &= ~stuck
     if m.noise_std is not None and np.asarray(m.noise_std).size > 1:
         spread = np.broadcast_to(m.broadcast(m.noise_std, m.noise_std_axes), m.data.shape)
         if not np.all(np.isfinite(spread) & (spread > 0)):
@@ -541,6 +598,15 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
         )
     if not bool(values[measured].any()):
         raise MeasurementError("/measurement/data: expected a signal, found line integrals that are all zero")
+    if float(values[measured].sum()) < -0.5 * float(values[measured].abs().sum()):
+        raise MeasurementError(
+            "/measurement/data: expected line integrals >= 0, found most of them negative; "
+            + (
+                "change their sign: they are -log(I / I0)"
+                if m.quantity == "line_integral"
+                else "the samples are brighter than the flat field, so give it, or the counts with it"
+            )
+        )
     statistical = table.weights == "statistical" or (table.weights == "auto" and weights is not None)
     if table.weights == "statistical" and weights is None:
         raise MeasurementError(
@@ -556,6 +622,14 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
     elif not bool(measured.all()):
         weights = measured.double()
     return torch.where(measured, values, 0.0), weights
+
+
+def _stuck(values: Tensor, measured: Tensor) -> Tensor:
+    """Pixels (row, column) with one and the same line integral, not 0, in all views, where they are exceptions."""
+    if len(values) < MANY_VIEWS:
+        return torch.zeros_like(measured[0])
+    stuck = (values == values[0]).all(0) & measured.all(0) & (values[0] != 0)
+    return stuck if float(stuck.double().mean()) <= STUCK_SHARE else torch.zeros_like(stuck)
 
 
 def _filled(y: Tensor, missing: Tensor) -> Tensor:
@@ -646,10 +720,7 @@ def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) 
         base, source = Grid(truth.origin_m, truth.spacing_m, truth.shape), "that of /ground_truth/volume"
     else:
         n = len(columns)
-        pitch = float(columns[-1] - columns[0]) / (n - 1)
-        if kind == "fan":
-            near, behind = float(m.geometry["source_to_origin"]), float(m.geometry["origin_to_detector"])
-            pitch *= near / (near + behind)
+        pitch = float(columns[-1] - columns[0]) / (n - 1) * _at_axis(m, kind)
         dz = float(np.diff(rows).mean()) if len(rows) > 1 else pitch
         half = pitch * (n - 1) / 2
         base = Grid((float(rows[0]), -half, -half), (dz, pitch, pitch), (len(rows), n, n))
@@ -668,10 +739,25 @@ def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) 
         base, source = Grid(origin, spacing, shape), f"{source}; {' and '.join(given)} from the configuration"
     if base.shape[0] != len(rows):
         raise MeasurementError(
-            f"/grid/shape: expected {len(rows)} slices, one per detector row, found {base.shape[0]}; parallel and fan "
-            "beams are imaged row by row"
+            f"{'[grid] shape' if table.shape is not None else '/grid/shape'}: expected {len(rows)} slices, one per "
+            f"detector row, found {base.shape[0]}; parallel and fan beams are imaged row by row"
         )
-    return base, f"grid: {source}"
+    how = f"grid: {source}"
+    bins = float(columns[-1] - columns[0]) / (len(columns) - 1) * _at_axis(m, kind)
+    if not 1 / UNLIKE < bins / min(base.spacing_m[1:]) < UNLIKE:
+        how += (
+            f"; its voxels of {min(base.spacing_m[1:]):.3g} m are far from the detector's bins of {bins:.3g} m at the "
+            "axis, so check the units of both"
+        )
+    return base, how
+
+
+def _at_axis(m: Measurement, kind: str) -> float:
+    """What a length on the detector is at the rotation axis, as a factor."""
+    if kind != "fan":
+        return 1.0
+    near, behind = float(m.geometry["source_to_origin"]), float(m.geometry["origin_to_detector"])
+    return near / (near + behind)
 
 
 def _cut_off(y: Tensor) -> bool:
