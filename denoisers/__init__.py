@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from denoisers.tiled import Tiled
     from denoisers.training import TrainingOptions, train, validation_of
     from denoisers.weight_files import load_weights, save_weights
-    from denoisers.wrappers import Chunked, NonNegative, ScaleEquivariant, SliceWise
+    from denoisers.wrappers import Chunked, NonNegative, ScaleEquivariant, SelfEnsemble, SliceWise
 
 _HOMES = {
     "Card": "card",
@@ -46,6 +46,7 @@ _HOMES = {
     "Chunked": "wrappers",
     "NonNegative": "wrappers",
     "ScaleEquivariant": "wrappers",
+    "SelfEnsemble": "wrappers",
     "SliceWise": "wrappers",
 }
 
@@ -62,6 +63,7 @@ __all__ = [
     "NonLocalMeans",
     "NonNegative",
     "ScaleEquivariant",
+    "SelfEnsemble",
     "SliceWise",
     "Tiled",
     "TrainingOptions",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.measurement import GridSpec, Measurement, Scale
 from denoisers.load import load_denoiser
+from denoisers.wrappers import SelfEnsemble
 from imaging.calibration.noise import estimate_noise
 from imaging.direct.backprojection import backprojection as backproject
 from imaging.direct.kirchhoff import kirchhoff as migrate
@@ -141,6 +142,8 @@ def pnp(m: Measurement, config: PnpConfig, setting: Setting) -> Plan:
     alpha, notes = _trained_strength(config.solver, getattr(denoiser, "noise_range", None))
     if getattr(denoiser, "n_dims", 3) == 2:
         notes = [*notes, "denoiser: a 2D network, which takes the volume layer by layer along z"]
+    if config.denoiser.ensemble > 1:
+        denoiser = SelfEnsemble(denoiser, config.denoiser.ensemble)
     prior = Magnitude(denoiser, relative=False if config.denoiser.scale == "none" else config.denoiser.scale)
     solver = config.solver
     plan = _iterative_plan(m, config, config.noise, solver, setting, prior, alpha=alpha, notes=notes)

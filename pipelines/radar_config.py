@@ -130,6 +130,11 @@ class DenoiserTable:
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of a network's convolutions; bfloat16 is faster where the processor has it"
     )
+    ensemble: Literal[1, 2, 4, 8] = Field(
+        default=4,
+        description="mirror images of the magnitude that are denoised and averaged, one call of the denoiser each; "
+        "1 is fastest, more is better",
+    )
     scale: Literal["bright", "peak", "none"] = Field(
         default="peak",
         description="what the magnitude is divided by before the denoiser and multiplied with after: the mean of its "

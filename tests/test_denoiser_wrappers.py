@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from denoisers import DenoiserError
 from denoisers.tiled import Tiled, _cut
-from denoisers.wrappers import Chunked, NonNegative, ScaleEquivariant, SliceWise
+from denoisers.wrappers import Chunked, NonNegative, ScaleEquivariant, SelfEnsemble, SliceWise
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -135,6 +135,32 @@ def test_slice_wise_leaves_out_directions_of_thin_slices():
     torch.testing.assert_close(SliceWise(inner, None)(v, 0.1), SliceWise(blur_rows, 1)(v, 0.1))
     assert inner.shapes == [(2, 4, 5)]
     assert SliceWise(blur_rows, None)(randn(2, 1, 1, 5), 0.1).shape == (2, 1, 1, 5)
+
+
+# ---- SelfEnsemble
+
+
+def lopsided(v, sigma):
+    """Each voxel takes from its neighbour at one corner."""
+    return v + sigma * v.roll((1, 1, 1), (1, 2, 3)) ** 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_an_ensemble_is_equivariant_to_its_mirror_images(n):
+    v = randn(2, 5, 6, 7, dtype=torch.float64)
+    denoise = SelfEnsemble(lopsided, n)
+    groups = {1: [], 2: [(1, 2, 3)], 4: [(1, 2), (1, 3), (2, 3)], 8: [(1,), (2,), (3,), (1, 2, 3), (2, 3)]}
+    for axes in groups[n]:
+        torch.testing.assert_close(denoise(v.flip(axes), 0.3), denoise(v, 0.3).flip(axes))
+    if n < 8:  # not to one axis alone
+        assert (denoise(v.flip(1), 0.3) - denoise(v, 0.3).flip(1)).abs().max() > 0.1
+    torch.testing.assert_close(SelfEnsemble(lopsided, 1)(v, 0.3), lopsided(v, 0.3))
+
+
+def test_an_ensemble_leaves_a_symmetric_denoiser_as_it_is():
+    v = randn(1, 8, 9, 10, dtype=torch.float64)
+    torch.testing.assert_close(SelfEnsemble(box_blur, 8)(v, 0.1), box_blur(v, 0.1))
+    torch.testing.assert_close(SelfEnsemble(lopsided, 8)(v, 0.1).mean(), lopsided(v, 0.1).mean())
 
 
 # ---- Tiled
@@ -395,6 +421,7 @@ def test_bad_calls(D, v, sigma, sentence):
         (lambda: Tiled(soft, overlap=-1), "Tiled overlap: expected an integer >= 0, got -1"),
         (lambda: Tiled(soft, overlap=(8, 8)), "Tiled overlap: expected an integer or three"),
         (lambda: Tiled(soft, overlap=16, margin=9), "Tiled margin: expected at most half of overlap = 16, got 9"),
+        (lambda: SelfEnsemble(soft, 3), "SelfEnsemble n: expected 1, 2, 4 or 8 mirror images, got 3"),
         (lambda: Tiled(soft, tile=48.0), "Tiled tile: expected an integer"),
         (lambda: Tiled(soft, batch=0), "Tiled batch: expected an integer >= 1, got 0"),
         (lambda: Chunked(soft, 2)(randn(3, 2, 2, 2), torch.ones(3)), "Chunked sigma: expected one number"),

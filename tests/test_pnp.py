@@ -195,7 +195,7 @@ def test_frames_do_not_see_each_other():
         scales={**one.scales, "frame": dataclasses.replace(one.scales["frame"], values=np.arange(2.0))},
         ground_truth=None,
     )
-    some = config("max_iter=4", "tol=0", "noise.snr_db=30")
+    some = config("max_iter=3", "tol=0", "noise.snr_db=30")
     denoiser = load_denoiser("radar-3d-fast")
     together = reconstruct(both, "pnp", some, setting=setting(denoiser)).volume.data
     for i, m in enumerate((one, two)):
