@@ -172,6 +172,62 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="BART .cfl, fastMRI .h5, ISMRMRD .h5, MATLAB .mat.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Measurement file to write.")],
+    kind: Annotated[
+        str | None, typer.Option("--from", metavar="FORMAT", help="bart, fastmri, ismrmrd, matlab; default by content.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Variable (MATLAB) or group (ISMRMRD) with the samples.")] = None,
+    axes: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Of the dimensions, MATLAB's first one first: kx,ky,coil.")
+    ] = None,
+    field_of_view: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Metres.")] = None,
+    matrix: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Voxels of the image.")] = None,
+    trajectory: Annotated[str | None, typer.Option(help="File (BART) or variable (MATLAB) with k.")] = None,
+    trajectory_unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help="1/m, cycles/pixel, rad/pixel or cycles/fov.")
+    ] = None,
+    maps: Annotated[str | None, typer.Option(help="File (BART) or variable (MATLAB) with coil maps.")] = None,
+    mask: Annotated[str | None, typer.Option(help="File (BART) or variable (MATLAB), 1 where measured.")] = None,
+    fft_centered: Annotated[
+        bool | None,
+        typer.Option("--fft-centered/--fft-uncentered", help="Zero frequency in the middle, or first (MATLAB)."),
+    ] = None,
+    fft_sign: Annotated[int | None, typer.Option(help="Of the exponent from image to k-space, -1 or 1.")] = None,
+    frame_interval: Annotated[float, typer.Option(metavar="SECONDS", help="Between frames.")] = 1.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Turn a foreign file into a measurement file.
+
+    What the source does not say (centring and sign of MATLAB files, units of trajectories) must be given: nothing is
+    guessed. Sentences on what the result lacks go to stderr.
+    """
+    from pipelines.convert import convert_file
+
+    sentences = convert_file(
+        source,
+        output,
+        kind=kind,
+        overwrite=overwrite,
+        key=key,
+        axes=axes,
+        field_of_view_m=field_of_view,
+        matrix=matrix,
+        trajectory=trajectory,
+        trajectory_unit=trajectory_unit,
+        maps=maps,
+        mask=mask,
+        fft_centered=fft_centered,
+        fft_sign=fft_sign,
+        frame_interval_s=frame_interval,
+    )
+    for sentence in sentences:
+        _say(sentence)
+    typer.echo(output)
+
+
 # -- images -------------------------------------------------------------------------------------------------
 
 
