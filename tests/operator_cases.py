@@ -8,6 +8,7 @@ from torch import Tensor
 from imaging.operators import (
     FanBeam,
     Grid,
+    Kronecker,
     LinearOperator,
     NearFieldMimo,
     ParallelBeam,
@@ -100,6 +101,8 @@ def operators() -> dict[str, LinearOperator]:
     fan = {"source_to_origin_m": 0.2, "origin_to_detector_m": 0.1, **options}
     frames = torch.tensor([0, 2, 1, 1, 3, 0, 2])
     return {
+        "Kronecker": Kronecker([crandn(3, 4, seed=6), crandn(5, 5, seed=7), crandn(4, 2, seed=8)]),
+        "Kronecker-one": Kronecker([crandn(4, 6, seed=6)]),
         "ParallelBeam": parallel,
         "ParallelBeam-not-stored": ParallelBeam(angles, bins, slices, memory_limit=0, **options),
         "FanBeam": FanBeam(angles, 2 * bins, slices, axis_offset_m=0.002, **fan),

@@ -116,10 +116,12 @@ def test_moving_keeps_the_operator_and_another_dtype_is_refused(A: LinearOperato
     x = crandn(*A.in_shape)
     before = A(x)
     assert torch.equal(A.to("cpu")(x), before)
-    if list(A.buffers()):
+    if any(b.is_floating_point() for b in A.buffers()):  # torch leaves complex ones alone
         with pytest.raises(DtypeError, match="build a new operator"):
             A.float()
-        assert torch.equal(A(x), before)
+    else:
+        A.float()
+    assert torch.equal(A(x), before)
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from imaging.operators.base import LinearOperator
 from imaging.operators.checks import check_adjoint
 from imaging.operators.grid import Grid
+from imaging.operators.kronecker import Kronecker
 from imaging.operators.near_field import NearFieldMimo
 from imaging.operators.planar_scan import PlanarScan, near_field_operator
 from imaging.operators.tomography import FanBeam, ParallelBeam, TimeSequential
@@ -11,6 +12,7 @@ from imaging.operators.weighted import Weighted
 __all__ = [
     "FanBeam",
     "Grid",
+    "Kronecker",
     "LinearOperator",
     "NearFieldMimo",
     "ParallelBeam",
