@@ -129,7 +129,11 @@ def as_broadcast(m: Measurement, values: Any, step: str) -> Array:
 
 
 def _normalise_counts(m: Measurement) -> Measurement:
-    """Counts to transmission; frames that image_key marks as flat, dark or invalid are taken out."""
+    """Counts to transmission; frames that image_key marks as flat, dark or invalid are taken out.
+
+    `calibration` then holds the mean fields, flat and dark float64 (1, row, column), and `noise_std` is that of the
+    transmission. Samples at the end of the integers' range are saturated and masked out.
+    """
     key = m.acquisition.get("image_key")
     flat, dark = _field(m, "flat", key, 1), _field(m, "dark", key, 2)
     counts = m.data
@@ -145,15 +149,24 @@ def _normalise_counts(m: Measurement) -> Measurement:
             "calibration: expected flat > dark, found no such pixel; check that /calibration/flat and dark "
             "are not exchanged"
         )
-    transmission = ((counts[keep].astype(np.float64) - dark) / np.where(dead, 1.0, span)).astype(np.float32)
-    warnings = m.warnings
-    mask, mask_axes = m.mask, m.mask_axes
+    counts = counts[keep]
+    transmission = ((counts.astype(np.float64) - dark) / np.where(dead, 1.0, span)).astype(np.float32)
+    warnings = list(m.warnings)
+    bad = np.broadcast_to(dead, counts.shape)
     if dead.any():
         transmission[:, dead] = 1.0
-        warnings = (*warnings, f"{int(dead.sum())} detector pixels with flat <= dark are masked out")
-        mask, mask_axes = _mask_pixels(m, ~dead, keep)
-    elif mask is not None and "projection" in mask_axes and mask.shape[0] == len(keep):
-        mask = mask[keep]
+        warnings.append(f"{int(dead.sum())} detector pixels with flat <= dark are masked out")
+    if counts.dtype.kind == "u" and (full := counts == np.iinfo(counts.dtype).max).any():
+        warnings.append(f"{int(full.sum())} saturated samples ({np.iinfo(counts.dtype).max} counts) are masked out")
+        bad = bad | full
+    mask, mask_axes = _without(m, bad, keep)
+    noise, noise_axes = m.noise_std, m.noise_std_axes
+    if noise is not None:  # it is in counts, as the samples are
+        whole = np.asarray(m.broadcast(noise, noise_axes), np.float64)
+        whole = whole[keep] if whole.shape[0] == len(keep) else whole
+        noise, noise_axes = (whole / np.where(dead, 1.0, span)).astype(np.float32), m.axes
+        if noise.shape[0] == 1:
+            noise, noise_axes = noise[0], m.axes[1:]
     scales = dict(m.scales)
     old = scales["projection"]
     scales["projection"] = Scale(values=old.values[keep], units=old.units, long_name=old.long_name)
@@ -164,10 +177,13 @@ def _normalise_counts(m: Measurement) -> Measurement:
         scales=scales,
         mask=mask,
         mask_axes=mask_axes,
+        noise_std=noise,
+        noise_std_axes=noise_axes,
+        calibration={**m.calibration, "flat": flat[None], "dark": dark[None]},
         geometry=_select(m.geometry, keep, ("vectors",)),
         acquisition=_select(m.acquisition, keep, ("angle", "time", "frame_index", "image_key")),
         applied_calibration=(*m.applied_calibration, "dark and flat"),
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 
@@ -185,13 +201,22 @@ def _field(m: Measurement, name: str, key: Array | None, value: int) -> Array:
     )
 
 
-def _mask_pixels(m: Measurement, good: Array, keep: Array) -> tuple[Array, tuple[str, ...]]:
-    axes = ("detector_row", "detector_column")
-    if m.mask is None:
-        return good.astype(np.uint8), axes
-    whole = broadcast_by_name(m.mask, m.mask_axes, m.axes)
-    whole = whole[keep] if whole.shape[0] == len(keep) else whole
-    return (whole * good[None]).astype(np.uint8), m.axes
+def _without(m: Measurement, bad: Array, keep: Array) -> tuple[Array | None, tuple[str, ...]]:
+    """The mask of the kept projections, without the bad samples (projection, row, column)."""
+    mask, axes = m.mask, m.mask_axes
+    if mask is not None and "projection" in axes and mask.shape[axes.index("projection")] == len(keep):
+        mask = mask.compress(keep, axis=axes.index("projection"))
+    if not bad.any():
+        return mask, axes
+    good = ~bad
+    if (good == good[:1]).all():
+        good, own = good[0], m.axes[1:]
+    else:
+        own = m.axes
+    if mask is None:
+        return good.astype(np.uint8), own
+    whole = broadcast_by_name(mask, axes, m.axes) * broadcast_by_name(good, own, m.axes)
+    return np.broadcast_to(whole, bad.shape).astype(np.uint8), m.axes
 
 
 def _select(values: Mapping[str, Any], keep: Array, names: tuple[str, ...]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ class Convergence:
 
     Args:
         columns: float64 (n,) per quantity: iteration (int32), objective, data_fidelity, primal_residual,
-            dual_residual, relative_change, rho, sigma, step_size, psnr, nmse, elapsed (s); NaN where the
-            algorithm has none.
+            dual_residual, dual_change, relative_change, rho, sigma, step_size, psnr, nmse, elapsed (s); NaN where
+            the algorithm has none.
         stop_reason: one of STOP_REASONS.
         converged: whether the tolerance was reached.
         n_iterations: iterations done.

@@ -103,7 +103,7 @@ def _write_convergence(group: h5py.Group, convergence: Convergence) -> None:
     n = next(iter(lengths.values()), 0)
     iteration = exact(columns.pop("iteration", np.arange(1, n + 1)), "i4", "/convergence/iteration")
     for name in CONVERGENCE_UNITS:
-        if name not in ("psnr", "nmse"):  # these only with a truth; of the others a method may have none
+        if name not in ("dual_change", "psnr", "nmse"):  # of RED-PSM alone, and only with a truth
             columns.setdefault(name, np.full(n, np.nan))
     group.attrs["NX_class"] = "NXdata"
     group.attrs["signal"] = "primal_residual"

@@ -380,7 +380,7 @@ VOLUME_LAYOUTS = (("z", "y", "x"), ("frame", "z", "y", "x"))
 VOLUME_QUANTITIES = ("reflectivity", "attenuation", "magnetisation", "channel_coefficient")
 CONVERGENCE_UNITS = {
     **dict.fromkeys(
-        ("objective", "data_fidelity", "primal_residual", "dual_residual", "relative_change"),
+        ("objective", "data_fidelity", "primal_residual", "dual_residual", "dual_change", "relative_change"),
         ("1",),
     ),
     **dict.fromkeys(("rho", "sigma", "step_size", "nmse"), ("1",)),

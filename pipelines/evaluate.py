@@ -42,6 +42,7 @@ class Evaluation:
         truth: the file it was compared with; "" when none was found.
         metrics: by name, see `quality`; always with what the file itself says of the measurement residual.
         note: why there is no truth; "" when there is one.
+        absolute: values were compared as they are, not peak-normalised.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Evaluation:
     truth: str = ""
     metrics: dict[str, Metric] = field(default_factory=dict)
     note: str = ""
+    absolute: bool = False
 
     def value(self, name: str) -> float:
         """A metric's mean over frames; NaN when it is missing."""
@@ -184,17 +186,21 @@ def evaluate(path: Path, finder: TruthFinder) -> Evaluation:
             f"({_grid_words(truth)}), found another ({_grid_words(result.volume)}); reconstruct on that grid"
         )
     figures = quality(result.volume, truth, reference=source.name)
-    return Evaluation(path=path, method=method, truth=str(source), metrics=own | figures)
+    absolute = truth.quantity in ABSOLUTE
+    return Evaluation(path=path, method=method, truth=str(source), metrics=own | figures, absolute=absolute)
 
 
 def table(evaluations: Sequence[Evaluation]) -> str:
     """The figures as a plain text table, right-aligned numbers, a note below where there is no truth.
 
-    PSNR is in dB; "peak" and "gain" are the two normalisations of `quality`.
+    PSNR is in dB; "peak" and "gain" are the two normalisations of `quality`. A plain "PSNR" compares attenuation as it
+    is (and reflectivity, in a table of both, peak-normalised).
     """
+    plain = any(e.absolute for e in evaluations)
+    heads = tuple(head.removesuffix(" peak") for head in HEADS) if plain else HEADS
     names = [e.path.name for e in evaluations]
     rows = [[e.method, *(_shown(e.value(name), name) for name in SHOWN)] for e in evaluations]
-    columns = list(zip(("method", *HEADS), *rows, strict=True))
+    columns = list(zip(("method", *heads), *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
     first = max(len("file"), *(len(name) for name in names)) if names else 4
     lines = [
@@ -205,7 +211,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
                 *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)),
             ]
         )
-        for label, cells in zip(("file", *names), (["method", *HEADS], *rows), strict=True)
+        for label, cells in zip(("file", *names), (["method", *heads], *rows), strict=True)
     ]
     notes = [f"{e.path.name}: {e.note}" for e in evaluations if e.note]
     return "\n".join([line.rstrip() for line in lines] + notes)

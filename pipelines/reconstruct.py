@@ -54,6 +54,8 @@ COLUMNS = (
     "sigma",
     "step_size",
 )
+#: Columns that are left out where there is nothing to say: of RED-PSM alone, of measurements with a truth.
+SOME = ("dual_change", "psnr", "nmse")
 
 #: A solver whose residual has grown by this factor over its best has diverged; its best iterate is kept.
 GROWTH = 10.0
@@ -257,8 +259,8 @@ class _Log:
         last = max(self.rows)
         columns: dict[str, Any] = {"iteration": np.arange(1, last + 1, dtype=np.int32)}
         present = {name for rows in self.rows.values() for row in rows for name in row}
-        for name in (*COLUMNS, "psnr", "nmse", "elapsed"):
-            if name in ("psnr", "nmse") and name not in present:
+        for name in (*COLUMNS, *SOME, "elapsed"):
+            if name in SOME and name not in present:
                 continue
             columns[name] = np.array([self._one(self.rows.get(k, []), name) for k in range(1, last + 1)])
         outcome = self.outcome or Outcome.MAX_ITERATIONS
@@ -382,6 +384,9 @@ def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
         columns["objective"] = state.objective.tolist()
     if state.rho is not None:
         columns["rho"] = torch.as_tensor(state.rho).expand(state.primal.shape).tolist()
+    change = getattr(state, "dual_change", None)
+    if change is not None:
+        columns["dual_change"] = change.tolist()
     if state.sigma is not None:
         columns["sigma"] = [state.sigma] * len(y_norm)
     return [

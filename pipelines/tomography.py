@@ -554,7 +554,7 @@ def _angles(m: Measurement, notes: list[str]) -> Tensor:
 def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple[Tensor, Tensor | None]:
     """-log of the transmission, and weights with 0 for what is missing; None when all samples are equal."""
     values = torch.as_tensor(np.asarray(m.data, dtype=np.float64))
-    weights: Tensor | None = None
+    weights, said = None, ""
     measured = torch.isfinite(values)
     if m.mask is not None:
         shown = np.broadcast_to(m.broadcast(m.mask, m.mask_axes), m.data.shape) != 0
@@ -579,18 +579,23 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
             )
         measured &= ~dark
         weights = torch.where(measured, values, 0.0)  # photons, up to a factor: var(-log T) = 1/(T · flat)
+        if "dark and flat" in m.applied_calibration and {"flat", "dark"} <= m.calibration.keys():
+            flat, dark = (np.asarray(m.calibration[k], np.float64).mean(0) for k in ("flat", "dark"))
+            weights = weights * torch.as_tensor(np.maximum(flat - dark, 0.0))
+        said = "photons"
         values = -torch.log(torch.where(measured, values, 1.0))
     stuck = _stuck(values, measured)
     if bool(stuck.any()):
         notes.append(f"data: {int(stuck.sum())} pixels show one value in all views, dead or saturated; not measured")
         measured &= ~stuck
-    if m.noise_std is not None and np.asarray(m.noise_std).size > 1:
+    if m.noise_std is not None and (np.asarray(m.noise_std).size > 1 or m.quantity == "transmission"):
         spread = np.broadcast_to(m.broadcast(m.noise_std, m.noise_std_axes), m.data.shape)
         if not np.all(np.isfinite(spread) & (spread > 0)):
             raise MeasurementError("/measurement/noise_std: expected numbers > 0, found others")
         weights = torch.as_tensor(1 / spread.astype(float) ** 2)
         if m.quantity == "transmission":
             weights = weights * torch.exp(-2 * values)  # std(-log T) = std(T) / T
+        said = "noise_std"
     if float((~measured).double().mean()) > MOST_MISSING:
         raise MeasurementError(
             f"/measurement/data: expected measured samples, found {int((~measured).sum())} of {values.numel()} "
@@ -618,7 +623,7 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
     if weights is not None:
         weights = torch.where(measured, weights, 0.0)
         weights = weights / weights[measured].mean()
-        notes.append("data: samples weighted by their photons")
+        notes.append(f"data: samples weighted by their {said}")
     elif not bool(measured.all()):
         weights = measured.double()
     return torch.where(measured, values, 0.0), weights

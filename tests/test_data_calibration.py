@@ -219,3 +219,43 @@ def test_one_field_in_image_key_and_the_other_in_calibration(tmp_path, in_key):
     read = written(tmp_path, tomography(quantity="counts", **changes))
     np.testing.assert_allclose(read.data, 0.5)
     assert read.data.shape == (5, 2, 7)
+
+
+def test_noise_of_counts_becomes_that_of_the_transmission(tmp_path):
+    m = tomography(quantity="counts")
+    flat = m.calibration["flat"].copy()
+    flat[:, :, 0] = 2010
+    changed = {"calibration": {**m.calibration, "flat": flat}, "noise_std": 8.0}
+    read = written(tmp_path, tomography(quantity="counts", **changed))
+    assert read.noise_std_axes == ("detector_row", "detector_column")
+    np.testing.assert_allclose(read.noise_std[:, 0], 8 / 2000, rtol=1e-6)
+    np.testing.assert_allclose(read.noise_std[:, 1:], 8 / 3990, rtol=1e-6)
+    spread = np.arange(1, 7, dtype=np.float32)
+    each = data.apply_calibration(
+        tomography(quantity="counts", noise_std=spread, noise_std_axes=("projection",), calibration=m.calibration)
+    )
+    np.testing.assert_allclose(each.noise_std[:, 1, 2], spread / 3990, rtol=1e-6)
+
+
+def test_saturated_samples_are_masked(tmp_path):
+    m = tomography(quantity="counts")
+    counts = m.data.copy()
+    counts[4, 1, 2] = 65535
+    mask = np.ones(7, np.uint8)
+    mask[6] = 0
+    read = written(tmp_path, tomography(quantity="counts", data=counts, mask=mask, mask_axes=("detector_column",)))
+    assert read.mask_axes == read.axes
+    assert read.mask[4, 1, 2] == 0
+    assert read.mask.sum() == 6 * 2 * 6 - 1
+    assert "1 saturated sample" in read.warnings[0]
+
+
+def test_mean_fields_stay_with_calibrated_counts(tmp_path):
+    m = tomography(quantity="counts")
+    key = np.array([2, 1, 1, 0, 0, 0], np.uint8)
+    counts = np.stack([np.full((2, 7), v, np.uint16) for v in (100, 1000, 1200, 600, 350, 700)])
+    read = data.apply_calibration(
+        tomography(quantity="counts", data=counts, calibration={}, acquisition={**m.acquisition, "image_key": key})
+    )
+    np.testing.assert_allclose(read.calibration["flat"], np.full((1, 2, 7), 1100))
+    np.testing.assert_allclose(read.calibration["dark"], np.full((1, 2, 7), 100))

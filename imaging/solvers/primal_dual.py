@@ -28,11 +28,14 @@ class PrimalDualState(State):
     """State of `tv_primal_dual`; `primal` and `dual` are the relative changes of x and of the data's dual.
 
     Args:
+        relaxed: the over-relaxed image, from which the next iteration starts; x is the one before relaxation, which
+            keeps the constraint. Shape of x.
         dual_data: dual of the data term, (*batch, *A.out_shape).
         dual_space: duals of the spatial differences, (*batch, 3, *A.in_shape).
         dual_time: dual of the temporal differences, (*batch, *A.in_shape); None without a temporal term.
     """
 
+    relaxed: Tensor
     dual_data: Tensor
     dual_space: Tensor
     dual_time: Tensor | None = None
@@ -83,13 +86,13 @@ def tv_primal_dual(
     tau, sigma = math.sqrt(SAFE / bound * ratio), math.sqrt(SAFE / bound / ratio)
     y_ = y / size
     if start is None:
-        x = y.new_zeros(*batch, *A.in_shape) if x0 is None else x0
+        x = image = y.new_zeros(*batch, *A.in_shape) if x0 is None else x0
         p, q = torch.zeros_like(y_), torch.zeros_like(spatial_gradient(x))
         r = torch.zeros_like(x) if temporal_weight > 0 else None
         done = 0
     else:
-        x, p, q, r = start.x, start.dual_data, start.dual_space.movedim(batch_ndim, 0), start.dual_time
-        done = start.iteration
+        x, p, q, r = start.relaxed, start.dual_data, start.dual_space.movedim(batch_ndim, 0), start.dual_time
+        image, done = start.x, start.iteration
     Ax = A(x) / size
     for k in itertools.count(done + 1):
         force = A.adjoint(p) / size + spatial_gradient_adjoint(q)
@@ -102,7 +105,7 @@ def tv_primal_dual(
         p_new = (p + sigma * (2 * A_step - Ax - y_)) / (1 + sigma)
         q_new = _project(q + sigma * spatial_gradient(ahead), weight)
         r_new = None if r is None else _clip(r + sigma * temporal_gradient(ahead), temporal_weight)
-        before, p_before = x, p
+        before, p_before, image = image, p, step
         x, Ax = x + RELAXATION * (step - x), Ax + RELAXATION * (A_step - Ax)
         p = p + RELAXATION * (p_new - p)
         q = q + RELAXATION * (q_new - q)
@@ -115,12 +118,13 @@ def tv_primal_dual(
             objective = objective + temporal_weight * temporal_gradient(step).abs().sum(dims)
         yield PrimalDualState(
             iteration=k,
-            x=x,
-            primal=gap(before, x, batch_ndim),
+            x=image,
+            primal=gap(before, image, batch_ndim),
             dual=gap(p_before, p, batch_ndim),
-            relative_change=magnitude_change(x, before, batch_ndim),
+            relative_change=magnitude_change(image, before, batch_ndim),
             data_fidelity=fidelity * size,
             objective=objective,
+            relaxed=x,
             dual_data=p,
             dual_space=q.movedim(0, batch_ndim),
             dual_time=r,
