@@ -609,6 +609,8 @@ def _line_integrals(m: Measurement, table: DataTable, notes: list[str]) -> tuple
             + (
                 "change their sign: they are -log(I / I0)"
                 if m.quantity == "line_integral"
+                else "the samples are brighter than the flat field: measure it anew, with the projections' exposure"
+                if "dark and flat" in m.applied_calibration
                 else "the samples are brighter than the flat field, so give it, or the counts with it"
             )
         )
