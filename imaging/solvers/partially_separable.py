@@ -191,7 +191,7 @@ def red_psm(
     Args:
         A, y, basis, rank, n_cg: as in `psm`.
         denoiser: called with frames as batch, real (n, nz, ny, nx); for complex movies with real and imaginary parts
-            as two images (RP 3.5).
+            as two images (RP 3.5), unless it takes complex ones (`ComplexImages`).
         beta: penalty, > 0, units of A².
         weight: lambda, > 0, units of A²; against beta it sets how much of the denoiser's change is taken.
         sigma: noise level told to the denoiser, units of x; or a function of the iteration, from 1.
@@ -283,8 +283,11 @@ def choose_knots(A: LinearOperator, y: Tensor, *, nonnegative: bool = False, see
 
 
 def denoise_frames(denoiser: Denoiser, movie: Tensor, sigma: float) -> Tensor:
-    """Every frame denoised on its own: (*batch, n_frame, nz, ny, nx), real, or complex as two real images each."""
-    if movie.is_complex():
+    """Every frame denoised on its own: (*batch, n_frame, nz, ny, nx), real or complex.
+
+    Complex frames are two real images each, unless the denoiser takes complex ones (`takes_complex`).
+    """
+    if movie.is_complex() and not getattr(denoiser, "takes_complex", False):
         parts = torch.view_as_real(movie).movedim(-1, 0)
         real, imaginary = denoise_frames(denoiser, parts.contiguous(), sigma)
         return torch.complex(real, imaginary)
