@@ -12,7 +12,7 @@ best; published: best and last), the time of both, and that which ours needs to 
 **growth**: seconds and peak memory of `redpsm` over image size and instants, an object each process.
 
     python benchmarks/redpsm.py [--part quality|growth] [--objects mouse,tooth,head] [--views 32,64,128,256]
-        [--published all|psm|none] [--sigma 0.05] [--markdown FILE]
+        [--published all|psm|none] [--sigma 0.05] [--set solver.sigma_final=0.08] [--markdown FILE]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from published_redpsm import PUBLISHED, Figures, at_level, figures, follow, pros
 
 from data.measurement import GridSpec, Measurement, Scale
 from denoisers.load import load_denoiser
+from pipelines.config import resolve
 from pipelines.methods import Setting, find_method
 
 PIXEL_M = 1e-3
@@ -78,13 +79,13 @@ class Run:
     facts: dict[str, float]
 
 
-def ours(name: str, scan: DynamicScan, denoiser: object | None = None) -> Run:
-    """A method of ours with its defaults, its error followed; the clock stands still meanwhile."""
+def ours(name: str, scan: DynamicScan, denoiser: object | None = None, settings: Sequence[str] = ()) -> Run:
+    """A method of ours with its defaults or other settings, its error followed; the clock stands still meanwhile."""
     method = find_method(name, "tomography")
     m = measurement(scan)
     begin, idle = time.perf_counter(), 0.0
     setting = Setting(device=torch.device("cpu"), denoiser=denoiser)  # type: ignore[arg-type]
-    plan = method.plan(m, method.config(), setting)
+    plan = method.plan(m, resolve(method.config, [], settings, name=name), setting)
     (part,) = list(plan.parts)
     assert part.solve is not None
     assert plan.stop is not None
@@ -120,7 +121,7 @@ def quality(given: argparse.Namespace) -> Iterator[str]:
         head = f"| {name} | {n_views} |"
         plain = ours("psm", scan)
         yield f"{head} PSM, ours | {plain.last} | {plain.best} ({_where(plain)}) | {plain.seconds[-1]:.1f} | |"
-        run = ours("redpsm", scan, network)
+        run = ours("redpsm", scan, network, given.set)
         goal = float("inf")
         lines = []
         if given.published != "none":
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--published", choices=("all", "psm", "none"), default="all")
     parser.add_argument("--sigma", type=float, default=0.05, help="noise level of the published arithmetic's denoiser")
     parser.add_argument("--denoiser", default="tomo-2d")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of our redpsm, as after -s")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.set_defaults(radar_weights=None)
