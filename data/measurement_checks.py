@@ -149,6 +149,7 @@ def _needed(inspector: Inspector, parts: MeasurementParts, group: str, name: str
 
 
 def _irs_mimo(inspector: Inspector, parts: MeasurementParts) -> None:
+    _check_factors(inspector, parts)
     reflection = parts.acquisition.get("irs_reflection")
     if reflection is None:
         return
@@ -161,4 +162,21 @@ def _irs_mimo(inspector: Inspector, parts: MeasurementParts) -> None:
             expected="a modulus of at most 1: the surface is passive",
             found=f"{float(modulus.max()):g}, the first above 1 at {first}",
             fix="scale the coefficients; power belongs into transmit_power",
+        )
+
+
+def _check_factors(inspector: Inspector, parts: MeasurementParts) -> None:
+    """The rows of the factors are the samples of one frame and subcarrier: patterns, and pilots and receivers."""
+    n = parts.sizes
+    if not {"m_1", "m_2", "m_3", "config", "rx", "pilot"} <= set(n):
+        return
+    found = (n["m_1"], n["m_2"], n["m_3"])
+    wanted = (n["config"], n["pilot"], n["rx"])
+    if found not in (wanted, (n["config"], n["rx"], n["pilot"])):
+        inspector.error(
+            "BC304",
+            "/dictionary/factor_1",
+            expected=f"factors of {wanted[0]}, {wanted[1]} and {wanted[2]} rows, the data's configs, pilots and rx",
+            found=f"{found[0]}, {found[1]} and {found[2]}, {found[0] * found[1] * found[2]} rows in all",
+            fix="write the factors of A in the order patterns, pilots, receivers, or leave /dictionary out",
         )

@@ -6,6 +6,7 @@ from data.hdf5 import attribute, find_group, problem
 from data.inspector import Inspector
 from data.measurement import GridSpec, NamedArray
 from data.measurement_parts import MeasurementParts
+from data.schema import NAMED_TRUTHS
 from data.units import to_si
 from data.values import as_names, cast, check_finite, check_kind, match_shape
 from data.volume_io import read_volume, volume_layout
@@ -66,7 +67,7 @@ def read_ground_truth(inspector: Inspector, parts: MeasurementParts) -> None:
                             fix="leave it out where there is none; figures of quality are not made of it",
                         )
                 parts.ground_truth = truth
-        for name in ("coefficients", "channel"):
+        for name in NAMED_TRUTHS:
             _read_extra_truth(inspector, parts, name)
 
 
@@ -75,8 +76,9 @@ def _read_extra_truth(inspector: Inspector, parts: MeasurementParts, name: str) 
     stored = inspector.dataset(path, required=False)
     if stored is None:
         return
-    check_kind(stored, "c8")
-    names = as_names(attribute(stored.attrs_of, path, "axes"))
+    dtype, units = NAMED_TRUTHS[name]
+    check_kind(stored, dtype)
+    names = as_names(attribute(stored.attrs_of, path, "axes")) if stored.shape else ()
     if names is None or len(names) != len(stored.shape):
         raise problem(
             "BC302",
@@ -86,6 +88,6 @@ def _read_extra_truth(inspector: Inspector, parts: MeasurementParts, name: str) 
             fix="name every dimension",
         )
     if inspector.deep:
-        values = cast(stored.load(), "c8", path)
+        values = cast(stored.load(), dtype, path)
         check_finite(values, path, names)
-        parts.extra_truth[name] = NamedArray(values=values, axes=names)
+        parts.extra_truth[name] = NamedArray(values=values, axes=names, units=units)

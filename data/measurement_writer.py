@@ -29,6 +29,7 @@ from data.schema import (
     FORMAT_VERSION,
     MEASUREMENT,
     MODALITIES,
+    NAMED_TRUTHS,
     ROOT_ATTRS,
     SPEED_OF_LIGHT,
     Attr,
@@ -339,13 +340,12 @@ def _write_truth(group: h5py.Group, m: Measurement) -> None:
         group.attrs.update({"NX_class": "NXdata", "signal": "volume", "axes": list(m.ground_truth.axes)})
         write_volume(group, "volume", m.ground_truth, axes=list(m.ground_truth.axes))
     for name in m.extra_truth:
-        if name not in ("coefficients", "channel"):
-            raise _unknown("/ground_truth", name, ("coefficients", "channel"))
-    for name in ("channel", "coefficients"):
-        if name not in m.extra_truth:
-            continue
-        value = m.extra_truth[name]
-        write_array(group, name, exact(value.values, "c8", f"/ground_truth/{name}"), units="1", axes=list(value.axes))
+        if name not in NAMED_TRUTHS:
+            raise _unknown("/ground_truth", name, NAMED_TRUTHS)
+    for name in sorted(m.extra_truth):
+        value, (dtype, units) = m.extra_truth[name], NAMED_TRUTHS[name]
+        array = exact(value.values, dtype, f"/ground_truth/{name}")
+        write_array(group, name, array, units=units, axes=list(value.axes) if value.axes else None)
 
 
 def write_volume(group: h5py.Group, name: str, volume: Volume, **attrs: Any) -> h5py.Dataset:

@@ -348,7 +348,7 @@ IRS_MIMO = Modality(
                 Entry("pilots", "c8", (("tx", "pilot"),), ("1",), required=True),
                 Entry("irs_reflection", "c8", (("config", "irs_element"),), ("1",), required=True),
                 Entry("carrier_frequency", "f8", units=("Hz",), positive=True),
-                Entry("noise_variance", "f8", units=("W",)),
+                Entry("noise_variance", "f8", units=("W",), positive=True),
                 Entry("transmit_power", "f8", units=("W",), positive=True),
             ),
         ),
@@ -357,10 +357,21 @@ IRS_MIMO = Modality(
             entries=(
                 *_FACTORS,
                 *(Entry(f"grid_{i}", "f8", ((f"n_{i}",),), ("1", "rad")) for i in (1, 2, 3)),
+                # of planar arrays: the direction sine across the first one
+                *(Entry(f"grid_{i}_v", "f8", ((f"n_{i}",),), ("1",)) for i in (1, 2, 3)),
             )
         ),
     },
 )
+
+#: What /ground_truth of IRS-MIMO files may hold: dtype and unit.
+NAMED_TRUTHS = {
+    "coefficients": ("c8", "1"),
+    "channel": ("c8", "1"),
+    "direct_channel": ("c8", "1"),
+    "noise_variance": ("f8", "W"),
+    **dict.fromkeys(("irs_arrival", "irs_departure", "tx_departure", "rx_arrival"), ("f8", "1")),
+}
 
 MODALITIES = {m.name: m for m in (MIMO_RADAR, TOMOGRAPHY, MRI, IRS_MIMO)}
 

@@ -202,7 +202,7 @@ def irs(**changes: Any) -> Measurement:
             "transmit_power": 0.1,
         },
         "dictionary": {
-            **{f"factor_{i}": crandn(2, 2 + i) for i in (1, 2, 3)},
+            **{f"factor_{i}": crandn(m, 2 + i) for i, m in ((1, 4), (2, 5), (3, 2))},
             **{f"grid_{i}": np.linspace(-1, 1, 2 + i) for i in (1, 2, 3)},
             "grid_1_units": "1",
             "grid_2_units": "rad",

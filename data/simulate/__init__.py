@@ -13,6 +13,8 @@ from data.simulate.arrays import (
     rectangular_mimo,
     spiral,
 )
+from data.simulate.irs_mimo import IrsScene, irs_mimo, irs_mimo_series, irs_scene
+from data.simulate.irs_mimo_config import IrsMimoSimulation
 from data.simulate.mimo_radar import (
     circular_noise,
     make_target,
@@ -45,6 +47,8 @@ __all__ = [
     "TARGETS",
     "VIEW_ORDERS",
     "AntennaArray",
+    "IrsMimoSimulation",
+    "IrsScene",
     "MimoRadarSimulation",
     "MriSimulation",
     "SimulationError",
@@ -54,6 +58,9 @@ __all__ = [
     "coil_maps",
     "cross",
     "from_file",
+    "irs_mimo",
+    "irs_mimo_series",
+    "irs_scene",
     "largest_line_integral",
     "make_array",
     "make_movie",
