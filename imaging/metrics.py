@@ -8,6 +8,8 @@ real ones, signs included. `normalise` says what is done to the estimate e first
 * ``"none"``: e as it is.
 
 Nothing is done to the truth. An estimate that is zero everywhere stays zero under every normalisation.
+
+Channel metrics compare complex matrices (*batch, n_rx, n_tx), phases included.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from imaging.operators.base import LinearOperator
 
 Normalise = Literal["peak", "gain", "none"]
 
+#: Levels in phase and in quadrature, by the order of the constellation.
+CONSTELLATIONS = {4: (2, 2), 8: (4, 2), 16: (4, 4), 64: (8, 8)}
 WINDOW = 11  # samples of the Gaussian window, sigma 1.5 cut at 3.5 sigma
 
 
@@ -153,6 +157,108 @@ def support_overlap(estimate: Tensor, truth: Tensor, *, threshold: float = 0.5) 
     both = (inside[0] & inside[1]).sum((-3, -2, -1)).to(e.dtype)
     either = (inside[0] | inside[1]).sum((-3, -2, -1)).to(e.dtype)
     return torch.where(either == 0, torch.ones_like(both), both / either.clamp_min(1))
+
+
+def complex_nmse(estimate: Tensor, truth: Tensor, *, dims: int = 2) -> Tensor:
+    """‖t - e‖² / ‖t‖² over the last axes, phases and scale included, (*batch,), float64, unitless.
+
+    Args:
+        estimate, truth: real or complex, (*batch, ...), same units.
+        dims: axes to sum over: 2 for channel matrices, 3 for tensors of coefficients.
+
+    Returns:
+        inf for a truth that is zero everywhere and an estimate that is not, 0 where both are.
+
+    Source: KS 2.3.
+    """
+    e, t = _channels(estimate, truth, dims)
+    error = (t - e).abs().square().flatten(-dims).sum(-1)
+    return torch.where(error == 0, 0.0, error / t.abs().square().flatten(-dims).sum(-1))
+
+
+def symbol_error_rate(estimate: Tensor, truth: Tensor, snr: Tensor | float, *, order: int = 4) -> Tensor:
+    """Share of wrong symbols over the strongest beam of the estimated channel, (*batch,), float64.
+
+    With Ĥ = U S Vᴴ a symbol s is sent along v_1 and received along u_1: y = u_1ᴴ H v_1 s + n, and decided as the s
+    that makes |y - u_1ᴴ Ĥ v_1 s| least. The noise's power is that of the received signal over `snr`, so that a beam
+    which points elsewhere costs nothing; see `spectral_efficiency` for that. No symbols are drawn: this is what
+    infinitely many give.
+
+    Args:
+        estimate, truth: complex, (*batch, n_rx, n_tx).
+        snr: received power over noise power, a number or (*batch,), > 0, may be infinite.
+        order: of a rectangular constellation with equal distances: 4 (QPSK), 8 (4 x 2), 16 or 64.
+
+    Returns:
+        1 - 1 / order where the estimate, or the gain of its beam, is 0: any symbol is a guess.
+
+    Source: KS 2.3, where symbols are drawn.
+    """
+    if order not in CONSTELLATIONS:
+        raise ValueError(f"symbol_error_rate order: expected one of {', '.join(map(str, CONSTELLATIONS))}, got {order}")
+    e, t = _channels(estimate, truth, 2)
+    snr = _positive("symbol_error_rate", snr, t)
+    expected, gain = _beam_gains(e, t)
+    blind = (expected.abs() == 0) | (gain.abs() == 0)
+    ratio = torch.where(blind, 1.0, gain / torch.where(blind, 1.0, expected))
+    spread = (ratio.abs() / (2 * snr).sqrt()).clamp_min(torch.finfo(torch.float64).tiny)
+    n_i, n_q = CONSTELLATIONS[order]
+    unit = (3 / (n_i**2 + n_q**2 - 2)) ** 0.5
+    right = torch.zeros_like(spread)
+    for i in range(1 - n_i, n_i, 2):
+        for q in range(1 - n_q, n_q, 2):
+            seen = ratio * complex(i, q) * unit
+            right += _within(seen.real, i, n_i, unit, spread) * _within(seen.imag, q, n_q, unit, spread)
+    return torch.where(blind, 1 - 1 / order, (1 - right / order).clamp_min(0))
+
+
+def spectral_efficiency(estimate: Tensor, truth: Tensor, snr: Tensor | float) -> Tensor:
+    """log2(1 + snr |u_1ᴴ H v_1|²) in bit/s/Hz with the strongest beam u_1, v_1 of the estimated channel, float64.
+
+    One stream, whose receiver knows the gain of its beam; what the pilots cost is not counted. The estimate equal to
+    the truth gives log2(1 + snr σ_1²), the most that one stream can have.
+
+    Args:
+        estimate, truth: complex, (*batch, n_rx, n_tx).
+        snr: transmit power over noise power of an antenna, a number or (*batch,), > 0.
+
+    Returns:
+        (*batch,); 0 for an estimate of 0, which has no beam.
+    """
+    e, t = _channels(estimate, truth, 2)
+    snr = _positive("spectral_efficiency", snr, t)
+    expected, gain = _beam_gains(e, t)
+    return torch.where(expected == 0, 0.0, torch.log2(1 + snr * gain.abs().square()))
+
+
+def _beam_gains(e: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """u_1ᴴ Ĥ v_1 and u_1ᴴ H v_1, (*batch,)."""
+    u, _, vh = torch.linalg.svd(e, full_matrices=False)
+    left, right = u[..., :1].mH, vh[..., :1, :].mH
+    return (left @ e @ right)[..., 0, 0], (left @ t @ right)[..., 0, 0]
+
+
+def _within(seen: Tensor, level: int, n: int, unit: float, spread: Tensor) -> Tensor:
+    """Probability that `seen` plus noise lies in the cell of a level; the outermost cells are open."""
+    high = torch.inf if level == n - 1 else (level + 1) * unit
+    low = -torch.inf if level == 1 - n else (level - 1) * unit
+    return torch.special.ndtr((high - seen) / spread) - torch.special.ndtr((low - seen) / spread)
+
+
+def _positive(name: str, snr: Tensor | float, like: Tensor) -> Tensor:
+    value = torch.as_tensor(snr, dtype=torch.float64, device=like.device)
+    if not bool((value > 0).all()):
+        raise ValueError(f"{name} snr: expected numbers > 0, got {float(value.min()):g}")
+    return value
+
+
+def _channels(estimate: Tensor, truth: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    if estimate.shape != truth.shape or estimate.ndim < dims or dims < 1:
+        raise ShapeError(
+            f"metrics: expected two arrays of one shape and {dims} axes or more, got {tuple(estimate.shape)} and "
+            f"{tuple(truth.shape)}"
+        )
+    return estimate.to(torch.complex128), truth.to(torch.complex128)
 
 
 def _normalised(estimate: Tensor, truth: Tensor, normalise: Normalise) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from imaging.errors import ShapeError
-from imaging.metrics import gain, measurement_residual, nmse, psnr, ssim, support_overlap
+from imaging.metrics import (
+    complex_nmse,
+    gain,
+    measurement_residual,
+    nmse,
+    psnr,
+    spectral_efficiency,
+    ssim,
+    support_overlap,
+    symbol_error_rate,
+)
 from imaging.operators import LinearOperator
 
 
@@ -153,3 +163,68 @@ def test_wrong_arguments_are_told():
         ssim(t, t, dims=1)
     with pytest.raises(ValueError, match="threshold"):
         support_overlap(t, t, threshold=0)
+
+
+# -- channels ------------------------------------------------------------------------------------------------
+
+
+def channels(*batch, n=(5, 3), seed=0):
+    return torch.randn(*batch, *n, dtype=torch.complex128, generator=torch.Generator().manual_seed(seed))
+
+
+def test_complex_nmse_sees_phases_and_scale():
+    t = channels(4)
+    assert torch.allclose(complex_nmse(t * 1j, t), torch.full((4,), 2.0, dtype=torch.float64))
+    assert torch.allclose(complex_nmse(0.9 * t, t), torch.full((4,), 0.01, dtype=torch.float64))
+    assert complex_nmse(t, t, dims=3).shape == ()
+    assert torch.equal(complex_nmse(0 * t, 0 * t), torch.zeros(4, dtype=torch.float64))
+    assert bool(torch.isinf(complex_nmse(t, 0 * t)).all())
+    with pytest.raises(ShapeError, match="of one shape and 2 axes or more"):
+        complex_nmse(t, t[:2])
+
+
+@pytest.mark.parametrize("order", [4, 8, 16, 64])
+def test_symbol_error_rate_is_that_of_drawn_symbols(order):
+    """The closed form against a quarter of a million drawn symbols, with an estimate that is off in phase and size."""
+    truth = channels(3)
+    estimate = truth * torch.polar(torch.tensor(1.1), torch.tensor(0.2)) + 0.3 * channels(3, seed=1)
+    n_i, n_q = {4: (2, 2), 8: (4, 2), 16: (4, 4), 64: (8, 8)}[order]
+    points = torch.tensor([complex(i, q) for i in range(1 - n_i, n_i, 2) for q in range(1 - n_q, n_q, 2)])
+    points = (points / points.abs().square().mean().sqrt()).to(torch.complex128)
+    generator = torch.Generator().manual_seed(2)
+    for snr in (4.0, 30.0):
+        rates = symbol_error_rate(estimate, truth, snr, order=order)
+        for k in range(3):
+            u, _, vh = torch.linalg.svd(estimate[k])
+            gain, expected = (u[:, 0].conj() @ h @ vh[0].conj() for h in (truth[k], estimate[k]))
+            sent = torch.randint(order, (250_000,), generator=generator)
+            noise = torch.randn(250_000, dtype=torch.complex128, generator=generator) * gain.abs() / snr**0.5
+            received = gain * points[sent] + noise
+            decided = (received[:, None] - expected * points).abs().argmin(1)
+            drawn = float((decided != sent).double().mean())
+            assert float(rates[k]) == pytest.approx(drawn, abs=4e-3)
+
+
+def test_symbol_error_rate_at_its_ends():
+    t = channels()
+    q = 0.5 * math.erfc(math.sqrt(10 / 2))  # of each of two bits
+    assert float(symbol_error_rate(t, t, 10.0)) == pytest.approx(1 - (1 - q) ** 2, rel=1e-9)
+    assert float(symbol_error_rate(2.5 * t, t, 10.0)) == pytest.approx(1 - (1 - q) ** 2, rel=1e-9)  # QPSK: phase alone
+    assert float(symbol_error_rate(t, t, math.inf)) == 0
+    assert float(symbol_error_rate(-t, t, math.inf)) == 1
+    assert float(symbol_error_rate(0 * t, t, 10.0)) == 0.75
+    assert float(symbol_error_rate(t, 0 * t, 10.0, order=16)) == 15 / 16
+    with pytest.raises(ValueError, match="order: expected one of 4, 8, 16, 64, got 5"):
+        symbol_error_rate(t, t, 1.0, order=5)
+    with pytest.raises(ValueError, match="snr: expected numbers > 0"):
+        symbol_error_rate(t, t, 0.0)
+
+
+def test_spectral_efficiency_is_that_of_the_beam():
+    t = channels(2)
+    largest = torch.linalg.matrix_norm(t, 2).square()
+    assert torch.allclose(spectral_efficiency(t, t, 3.0), torch.log2(1 + 3 * largest))
+    assert torch.allclose(spectral_efficiency(1j * t, t, 3.0), torch.log2(1 + 3 * largest))
+    estimate = t + channels(2, seed=3)
+    assert bool((spectral_efficiency(estimate, t, 3.0) < spectral_efficiency(t, t, 3.0)).all())
+    assert torch.equal(spectral_efficiency(0 * t, t, 3.0), torch.zeros(2, dtype=torch.float64))

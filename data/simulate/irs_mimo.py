@@ -321,7 +321,8 @@ def _streams(config: IrsMimoSimulation, index: int) -> dict[str, np.random.Gener
 
 def _circular(generator: np.random.Generator, shape: tuple[int, ...]) -> Complex:
     """CN(0, 1)."""
-    return (generator.standard_normal(shape) + 1j * generator.standard_normal(shape)) / math.sqrt(2)
+    pairs = generator.standard_normal(shape) + 1j * generator.standard_normal(shape)
+    return np.asarray(pairs / math.sqrt(2), dtype=np.complex128)
 
 
 def _noise(
@@ -330,7 +331,7 @@ def _noise(
     """Of that variance per sample: circular, real for the synthetic problem, which is real."""
     if config.model == "synthetic":
         return np.asarray(math.sqrt(variance) * generator.standard_normal(shape), dtype=np.complex128)
-    return math.sqrt(variance) * _circular(generator, shape)
+    return np.asarray(math.sqrt(variance) * _circular(generator, shape))
 
 
 def _measurement(config: IrsMimoSimulation, index: int, scene: IrsScene, data: Complex, variance: float) -> Measurement:

@@ -242,8 +242,10 @@ class IrsMimoSimulation:
         for key in settings:
             if key not in known:
                 raise unknown_name("simulation, key", key, known)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return cls(**{k: None if v == "none" else v for k, v in values.items()})
+        values: dict[str, Any] = {}
+        for key, value in settings.items():
+            values[key] = tuple(value) if isinstance(value, list) else None if value == "none" else value
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
