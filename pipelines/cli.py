@@ -48,6 +48,7 @@ class Modality(enum.StrEnum):
     mimo_radar = "mimo_radar"
     tomography = "tomography"
     mri = "mri"
+    irs_mimo = "irs_mimo"
 
 
 class Demo(enum.StrEnum):
@@ -125,7 +126,7 @@ def simulate(
 ) -> None:
     """Write synthetic measurement files with ground truth.
 
-    'backcast config init mimo_radar' (or tomography, mri) prints the settings with their defaults.
+    'backcast config init mimo_radar' (or tomography, mri, irs_mimo) prints the settings with their defaults.
     """
     from pipelines.simulate import simulate_files
 

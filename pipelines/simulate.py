@@ -30,7 +30,12 @@ def configuration(modality: str) -> type:
         from data.simulate import MriSimulation
 
         return MriSimulation
-    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: mimo_radar, tomography, mri")
+    if modality == "irs_mimo":
+        from data.simulate import IrsMimoSimulation
+
+        return IrsMimoSimulation
+    known = "mimo_radar, tomography, mri, irs_mimo"
+    raise ConfigError(f"unknown modality {modality}; modalities that can be simulated: {known}")
 
 
 def simulate_files(
@@ -78,9 +83,11 @@ def simulate_files(
 def _write(config: object, paths: Sequence[Path], output: Path) -> Iterator[Path]:
     from data import write_measurement
     from data.simulate import (
+        IrsMimoSimulation,
         MimoRadarSimulation,
         MriSimulation,
         TomographySimulation,
+        irs_mimo_series,
         mimo_radar_series,
         mri_series,
         tomography_series,
@@ -93,6 +100,8 @@ def _write(config: object, paths: Sequence[Path], output: Path) -> Iterator[Path
         series = tomography_series(config, len(paths))
     elif isinstance(config, MriSimulation):
         series = mri_series(config, len(paths))
+    elif isinstance(config, IrsMimoSimulation):
+        series = irs_mimo_series(config, len(paths))
     else:
         assert isinstance(config, MimoRadarSimulation)
         series = mimo_radar_series(config, len(paths))
