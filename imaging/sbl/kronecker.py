@@ -1,0 +1,285 @@
+"""Kronecker-structured sparse Bayesian learning: one EM driver, and the estimators that differ in their M-step.
+
+Source: He, Joseph (2024), Bayesian algorithms for Kronecker-structured sparse vector recovery with application to
+IRS-MIMO channel estimation, arXiv 2307.14719; KS 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imaging.operators.kronecker import Kronecker, outer
+from imaging.sbl import msteps
+from imaging.sbl._problem import Problem, check_noise_var, mean_power
+from imaging.sbl.posterior import Posterior, e_step
+from imaging.sbl.state import KroneckerSblState, relative_change
+
+Gammas = tuple[Tensor, ...]
+#: From a posterior, its latent variances and whether σ² is unknown to new latent variances and a new σ².
+Step = Callable[[Posterior, Gammas, bool], tuple[Gammas, Tensor]]
+#: Size relative to the largest of its factor below which a variance is masked.
+PRUNE = 1e-3
+#: Smallest share of the power of y that a start lays on A x.
+SMALLEST_SHARE = 1e-2
+
+
+def am_krosbl(
+    A: Kronecker,
+    y: Tensor,
+    *,
+    inner_tol: float = 1e-4,
+    inner_atol: float = 0.0,
+    max_sweeps: int = 100,
+    **options: Any,
+) -> Iterator[KroneckerSblState]:
+    """Alternating minimisation (KS 1.4): L never increases.
+
+    Args:
+        A, y, options: see `em`.
+        inner_tol, inner_atol, max_sweeps: see `msteps.alternating_minimisation`.
+    """
+
+    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        new = msteps.alternating_minimisation(
+            p.second_moment, gammas, tol=inner_tol, atol=inner_atol, max_sweeps=max_sweeps
+        )
+        return new, next_noise_var(p, unknown)
+
+    return em("am_krosbl", A, y, step, **options)
+
+
+def ksbl(A: Kronecker, y: Tensor, **options: Any) -> Iterator[KroneckerSblState]:
+    """The earlier Kronecker SBL, one sweep of alternating minimisation per iteration (KS 1.6): L never increases.
+
+    Args:
+        A, y, options: see `em`.
+    """
+
+    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        return msteps.alternating_minimisation(p.second_moment, gammas, max_sweeps=1), next_noise_var(p, unknown)
+
+    return em("ksbl", A, y, step, **options)
+
+
+def svd_krosbl(A: Kronecker, y: Tensor, **options: Any) -> Iterator[KroneckerSblState]:
+    """Rank-one projection of |μ|² + diag Σ (KS 1.5): few iterations, but L may grow.
+
+    Args:
+        A, y, options: see `em`.
+    """
+
+    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        return msteps.rank_one_svd(p.second_moment), next_noise_var(p, unknown)
+
+    return em("svd_krosbl", A, y, step, **options)
+
+
+def mm_krosbl(
+    A: Kronecker, y: Tensor, *, sequential: bool = False, coupling: Sequence[float] = (), **options: Any
+) -> Iterator[KroneckerSblState]:
+    """Square-root majorise-minimise updates (KS 1.7), with a coupling the pattern-coupled ones (KS 5.5).
+
+    Args:
+        A, y, options: see `em`.
+        sequential: an E-step before each factor, so that L never increases; else all factors from one E-step.
+        coupling: strength β_i in [0, 1] per factor: γ_i = u_i + β_i (neighbours of u_i), for supports that come in
+            blocks; empty for none.
+    """
+    couplings = coupling_matrices("mm_krosbl", A, coupling)
+
+    def at_once(p: Posterior, u: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        new = [msteps.mm_factor(u[i], *p.slopes(i), couplings[i]) for i in range(len(u))]
+        return msteps.normalise(new), next_noise_var(p, unknown)
+
+    def one_by_one(p: Posterior, u: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        new = list(u)
+        for i in range(len(u)):
+            new[i] = msteps.mm_factor(u[i], *p.slopes(i), couplings[i])
+            p = p.with_factor(i, msteps.couple(new[i], couplings[i]))
+        return msteps.normalise(new), next_noise_var(p, unknown)
+
+    return em("mm_krosbl", A, y, one_by_one if sequential else at_once, couplings=couplings, **options)
+
+
+def pc_krosbl(
+    A: Kronecker,
+    y: Tensor,
+    *,
+    coupling: Sequence[float],
+    offset: float = 1e-5,
+    inner_tol: float = 1e-4,
+    max_sweeps: int = 9,
+    **options: Any,
+) -> Iterator[KroneckerSblState]:
+    """Pattern-coupled alternating minimisation, the published form with non-negative least squares (KS 1.9).
+
+    Args:
+        A, y, options: see `em`.
+        coupling: strength β_i in [0, 1] per factor, 0 for none.
+        offset, inner_tol, max_sweeps: see `msteps.pattern_coupled`.
+    """
+    couplings = coupling_matrices("pc_krosbl", A, coupling)
+
+    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+        new = msteps.pattern_coupled(
+            p.second_moment, gammas, couplings, offset=offset, tol=inner_tol, max_sweeps=max_sweeps
+        )
+        return new, next_noise_var(p, unknown)
+
+    return em("pc_krosbl", A, y, step, **options)
+
+
+def em(
+    name: str,
+    A: Kronecker,
+    y: Tensor,
+    step: Step,
+    *,
+    noise_var: Tensor | float | None = None,
+    prune: float | Sequence[float] = PRUNE,
+    prune_below: float = 0.0,
+    start_var: Tensor | float | None = None,
+    noise_start: Tensor | float | None = None,
+    couplings: Sequence[Tensor | None] = (),
+    start: KroneckerSblState | None = None,
+) -> Iterator[KroneckerSblState]:
+    """Expectation maximisation for y = A x + n, x ~ CN(0, diag(γ_1 ⊗ … ⊗ γ_I)), n ~ CN(0, σ² I) (real: N).
+
+    One iteration masks what is negligible, then an E-step, an M-step and the noise update follow; the state holds the
+    posterior of the new γ. Everything is done in double precision.
+
+    Args:
+        name: of the estimator, for messages.
+        A: any number of factors.
+        y: (*batch, *A.out_shape).
+        step: the M-step and the noise update.
+        noise_var: σ², one number or (*batch,), units of |y|²; None estimates it.
+        prune: mask γ_i[n] < prune · max γ_i, one number or one per factor, in [0, 1).
+        prune_below: mask also γ_i[n] < prune_below, the scale being in the last factor: depends on the units of y.
+        start_var: γ to start from, the same for every coefficient, one number or (*batch,); None: so that A x and n
+            together have the power of y.
+        noise_start: where an unknown σ² starts, one number or (*batch,); None: 0.1 of the variance of y.
+        couplings: C_i of γ_i = C_i u_i, or None, per factor; the step and the masks then act on u_i.
+        start: a state to go on from.
+
+    Yields:
+        KroneckerSblState, endlessly.
+    """
+    problem = Problem.of(name, A, y, noise_var)
+    thresholds = check_prune(name, prune, len(A.in_shape))
+    couplings = tuple(couplings) or (None,) * len(A.in_shape)
+    if start is None:
+        sigma2, done = first_noise_var(name, problem, noise_start), 0
+        latent = first_latent(name, A, problem, sigma2, start_var)
+    else:
+        sigma2, done = start.noise_var.reshape(-1), start.iteration
+        latent = _split(start.gamma if start.latent is None else start.latent, A.in_shape)
+    p = _posterior(problem, latent, sigma2, couplings)
+    for k in itertools.count(done + 1):
+        before = p
+        kept = mask(latent, thresholds, prune_below)
+        if any(a is not b for a, b in zip(kept, latent, strict=True)):
+            latent = kept
+            p = _posterior(problem, latent, sigma2, couplings)
+        latent, sigma2 = step(p, latent, problem.noise_var is None)
+        sigma2 = torch.maximum(sigma2, problem.floor)
+        p = _posterior(problem, latent, sigma2, couplings)
+        yield _state(k, A, y, problem, p, before, latent if any(c is not None for c in couplings) else None)
+
+
+def next_noise_var(p: Posterior, unknown: bool) -> Tensor:
+    """σ² of the next iteration: the EM update of an unknown one."""
+    return p.noise_var_next if unknown else p.noise_var
+
+
+def mask(gammas: Gammas, thresholds: Sequence[float], below: float) -> Gammas:
+    """Zeros where γ_i is below its threshold, relative to the factor's largest or absolute; nothing comes back."""
+    kept = []
+    for g, threshold in zip(gammas, thresholds, strict=True):
+        negligible = (g > 0) & ((g < threshold * g.amax(dim=1, keepdim=True)) | (g < below))
+        kept.append(g.masked_fill(negligible, 0.0) if bool(negligible.any()) else g)
+    return tuple(kept)
+
+
+def first_noise_var(name: str, problem: Problem, noise_start: Tensor | float | None) -> Tensor:
+    """σ² of the first E-step, (n,)."""
+    if problem.noise_var is not None:
+        return problem.noise_var
+    if noise_start is None:
+        return problem.noise_start
+    return check_noise_var(name, noise_start, problem.batch, problem.y.device, key="noise_start")
+
+
+def first_latent(
+    name: str, A: Kronecker, problem: Problem, noise_var: Tensor, start_var: Tensor | float | None
+) -> Gammas:
+    """γ = c 1 with c = max(mean |y|² - σ², 1 % of mean |y|²) M / Σ_n ‖h_n‖², or the c given (KS 5.4)."""
+    if start_var is None:
+        power = mean_power(problem.y)
+        # of a measurement that is 0 nothing is learnt: any start gives x = 0
+        signal = torch.maximum(power - noise_var, SMALLEST_SHARE * power)
+        columns = torch.ones_like(power)
+        for a in problem.factors:
+            columns = columns * torch.linalg.matrix_norm(a).square()
+        c = signal * math.prod(A.out_shape) / columns
+        c = torch.where(power > 0, c, 1.0)
+    else:
+        c = check_noise_var(name, start_var, problem.batch, problem.y.device, key="start_var")
+    ones = [c.new_ones(len(c), n) for n in A.in_shape]
+    return msteps.normalise([*ones[:-1], ones[-1] * c[:, None]])
+
+
+def check_prune(name: str, prune: float | Sequence[float], n_factor: int) -> tuple[float, ...]:
+    """One threshold per factor."""
+    values = (prune,) * n_factor if isinstance(prune, int | float) else tuple(prune)
+    if len(values) != n_factor or not all(0 <= v < 1 for v in values):
+        raise ValueError(f"{name} prune: expected one number or {n_factor}, each in [0, 1), got {prune}")
+    return values
+
+
+def coupling_matrices(name: str, A: Kronecker, coupling: Sequence[float]) -> tuple[Tensor | None, ...]:
+    """C_i per factor, None where the strength is 0."""
+    strengths = tuple(coupling) or (0.0,) * len(A.in_shape)
+    if len(strengths) != len(A.in_shape) or not all(0 <= s <= 1 for s in strengths):
+        raise ValueError(
+            f"{name} coupling: expected {len(A.in_shape)} strengths in [0, 1], one per factor, got {tuple(coupling)}"
+        )
+    return tuple(
+        msteps.coupling_matrix(n, s, device=A.device) if s > 0 else None
+        for n, s in zip(A.in_shape, strengths, strict=True)
+    )
+
+
+def _posterior(problem: Problem, latent: Gammas, sigma2: Tensor, couplings: Sequence[Tensor | None]) -> Posterior:
+    gammas = [msteps.couple(u, c) for u, c in zip(latent, couplings, strict=True)]
+    return e_step(problem.factors, problem.y, gammas, sigma2)
+
+
+def _split(side_by_side: Tensor, lengths: Sequence[int]) -> Gammas:
+    return side_by_side.reshape(-1, sum(lengths)).split(list(lengths), dim=1)
+
+
+def _state(
+    k: int, A: Kronecker, y: Tensor, problem: Problem, p: Posterior, before: Posterior, latent: Gammas | None
+) -> KroneckerSblState:
+    batch = problem.batch
+    size, size_before = p.power.sqrt(), before.power.sqrt()
+    return KroneckerSblState(
+        iteration=k,
+        x=p.mean.to(y.dtype).reshape(*batch, *A.in_shape),
+        primal=relative_change(outer(p.gammas), outer(before.gammas)).reshape(batch),
+        dual=relative_change(p.cost[:, None], before.cost[:, None]).reshape(batch),
+        relative_change=relative_change(size, size_before).reshape(batch),
+        data_fidelity=p.residual.sqrt().reshape(batch),
+        objective=p.cost.reshape(batch),
+        variance=p.variance.reshape(*batch, *A.in_shape),
+        gamma=torch.cat(p.gammas, dim=1).reshape(*batch, -1),
+        noise_var=p.noise_var.reshape(batch),
+        latent=None if latent is None else torch.cat(latent, dim=1).reshape(*batch, -1),
+    )
