@@ -132,7 +132,9 @@ def pc_krosbl(
         )
         return new, next_noise_var(p, unknown)
 
-    return em("pc_krosbl", A, y, step, **options)
+    ones = [torch.ones(1, n, dtype=torch.float64, device=A.device) for n in A.in_shape]
+    shapes = [msteps.couple(one, c)[0] for one, c in zip(ones, couplings, strict=True)]
+    return em("pc_krosbl", A, y, step, shapes=shapes, **options)
 
 
 def em(
@@ -147,6 +149,7 @@ def em(
     start_var: Tensor | float | None = None,
     noise_start: Tensor | float | None = None,
     couplings: Sequence[Tensor | None] = (),
+    shapes: Sequence[Tensor] = (),
     start: KroneckerSblState | None = None,
 ) -> Iterator[KroneckerSblState]:
     """Expectation maximisation for y = A x + n, x ~ CN(0, diag(γ_1 ⊗ … ⊗ γ_I)), n ~ CN(0, σ² I) (real: N).
@@ -166,6 +169,7 @@ def em(
             together have the power of y.
         noise_start: where an unknown σ² starts, one number or (*batch,); None: 0.1 of the variance of y.
         couplings: C_i of γ_i = C_i u_i, or None, per factor; the step and the masks then act on u_i.
+        shapes: what the start is multiplied by, (N_i,) per factor; 1 if empty.
         start: a state to go on from.
 
     Yields:
@@ -176,7 +180,8 @@ def em(
     couplings = tuple(couplings) or (None,) * len(A.in_shape)
     if start is None:
         sigma2, done = first_noise_var(name, problem, noise_start), 0
-        latent = first_latent(name, A, problem, sigma2, start_var)
+        c = first_var(name, A, problem, sigma2, start_var)
+        latent = first_gammas(A, c, shapes)
     else:
         sigma2, done = start.noise_var.reshape(-1), start.iteration
         latent = _split(start.gamma if start.latent is None else start.latent, A.in_shape)
@@ -216,23 +221,24 @@ def first_noise_var(name: str, problem: Problem, noise_start: Tensor | float | N
     return check_noise_var(name, noise_start, problem.batch, problem.y.device, key="noise_start")
 
 
-def first_latent(
-    name: str, A: Kronecker, problem: Problem, noise_var: Tensor, start_var: Tensor | float | None
-) -> Gammas:
-    """γ = c 1 with c = max(mean |y|² - σ², 1 % of mean |y|²) M / Σ_n ‖h_n‖², or the c given (KS 5.4)."""
-    if start_var is None:
-        power = mean_power(problem.y)
-        # of a measurement that is 0 nothing is learnt: any start gives x = 0
-        signal = torch.maximum(power - noise_var, SMALLEST_SHARE * power)
-        columns = torch.ones_like(power)
-        for a in problem.factors:
-            columns = columns * torch.linalg.matrix_norm(a).square()
-        c = signal * math.prod(A.out_shape) / columns
-        c = torch.where(power > 0, c, 1.0)
-    else:
-        c = check_noise_var(name, start_var, problem.batch, problem.y.device, key="start_var")
-    ones = [c.new_ones(len(c), n) for n in A.in_shape]
-    return msteps.normalise([*ones[:-1], ones[-1] * c[:, None]])
+def first_var(name: str, A: Kronecker, problem: Problem, noise_var: Tensor, start_var: Tensor | float | None) -> Tensor:
+    """c of the start γ = c 1, (n,): max(mean |y|² - σ², 1 % of mean |y|²) M / Σ_n ‖h_n‖², or what is given (KS 5.4)."""
+    if start_var is not None:
+        return check_noise_var(name, start_var, problem.batch, problem.y.device, key="start_var")
+    power = mean_power(problem.y)
+    signal = torch.maximum(power - noise_var, SMALLEST_SHARE * power)
+    columns = torch.ones_like(power)
+    for a in problem.factors:
+        columns = columns * torch.linalg.matrix_norm(a).square()
+    c = signal * math.prod(A.out_shape) / columns
+    return torch.where(power > 0, c, 1.0)  # of a measurement that is 0 any start gives x = 0
+
+
+def first_gammas(A: Kronecker, c: Tensor, shapes: Sequence[Tensor] = ()) -> Gammas:
+    """γ = c (s_1 ⊗ … ⊗ s_I), c (n,)."""
+    rows = tuple(shapes) or tuple(c.new_ones(n) for n in A.in_shape)
+    gammas = [row.expand(len(c), -1) for row in rows]
+    return msteps.normalise([*gammas[:-1], gammas[-1] * c[:, None]])
 
 
 def check_prune(name: str, prune: float | Sequence[float], n_factor: int) -> tuple[float, ...]:
