@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from imaging.sbl.posterior import Posterior, e_step
 from imaging.sbl.state import KroneckerSblState, relative_change
 
 Gammas = tuple[Tensor, ...]
-#: From a posterior, its latent variances and whether σ² is unknown to new latent variances and a new σ².
-Step = Callable[[Posterior, Gammas, bool], tuple[Gammas, Tensor]]
+Couplings = tuple[Tensor | None, ...]
+#: From a posterior, its latent variances, what is kept and whether σ² is unknown to new latent variances and a new σ².
+Step = Callable[[Posterior, Gammas, "Kept", bool], tuple[Gammas, Tensor]]
 #: Size relative to the largest of its factor below which a variance is masked.
 PRUNE = 1e-3
 #: Smallest share of the power of y that a start lays on A x.
@@ -45,7 +47,7 @@ def am_krosbl(
         inner_tol, inner_atol, max_sweeps: see `msteps.alternating_minimisation`.
     """
 
-    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+    def step(p: Posterior, gammas: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
         new = msteps.alternating_minimisation(
             p.second_moment, gammas, tol=inner_tol, atol=inner_atol, max_sweeps=max_sweeps
         )
@@ -61,7 +63,7 @@ def ksbl(A: Kronecker, y: Tensor, **options: Any) -> Iterator[KroneckerSblState]
         A, y, options: see `em`.
     """
 
-    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+    def step(p: Posterior, gammas: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
         return msteps.alternating_minimisation(p.second_moment, gammas, max_sweeps=1), next_noise_var(p, unknown)
 
     return em("ksbl", A, y, step, **options)
@@ -74,7 +76,7 @@ def svd_krosbl(A: Kronecker, y: Tensor, **options: Any) -> Iterator[KroneckerSbl
         A, y, options: see `em`.
     """
 
-    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+    def step(p: Posterior, gammas: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
         return msteps.rank_one_svd(p.second_moment), next_noise_var(p, unknown)
 
     return em("svd_krosbl", A, y, step, **options)
@@ -93,15 +95,15 @@ def mm_krosbl(
     """
     couplings = coupling_matrices("mm_krosbl", A, coupling)
 
-    def at_once(p: Posterior, u: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
-        new = [msteps.mm_factor(u[i], *p.slopes(i), couplings[i]) for i in range(len(u))]
+    def at_once(p: Posterior, u: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
+        new = [msteps.mm_factor(u[i], *p.slopes(i), kept.couplings[i]) for i in range(len(u))]
         return msteps.normalise(new), next_noise_var(p, unknown)
 
-    def one_by_one(p: Posterior, u: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
+    def one_by_one(p: Posterior, u: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
         new = list(u)
         for i in range(len(u)):
-            new[i] = msteps.mm_factor(u[i], *p.slopes(i), couplings[i])
-            p = p.with_factor(i, msteps.couple(new[i], couplings[i]))
+            new[i] = msteps.mm_factor(u[i], *p.slopes(i), kept.couplings[i])
+            p = p.with_factor(i, msteps.couple(new[i], kept.couplings[i]))
         return msteps.normalise(new), next_noise_var(p, unknown)
 
     return em("mm_krosbl", A, y, one_by_one if sequential else at_once, couplings=couplings, **options)
@@ -126,10 +128,9 @@ def pc_krosbl(
     """
     couplings = coupling_matrices("pc_krosbl", A, coupling)
 
-    def step(p: Posterior, gammas: Gammas, unknown: bool) -> tuple[Gammas, Tensor]:
-        new = msteps.pattern_coupled(
-            p.second_moment, gammas, couplings, offset=offset, tol=inner_tol, max_sweeps=max_sweeps
-        )
+    def step(p: Posterior, gammas: Gammas, kept: Kept, unknown: bool) -> tuple[Gammas, Tensor]:
+        mine = [None if c is None else c[ix][:, ix] for c, ix in zip(couplings, kept.index, strict=True)]
+        new = msteps.pattern_coupled(p.second_moment, gammas, mine, offset=offset, tol=inner_tol, max_sweeps=max_sweeps)
         return new, next_noise_var(p, unknown)
 
     ones = [torch.ones(1, n, dtype=torch.float64, device=A.device) for n in A.in_shape]
@@ -185,17 +186,116 @@ def em(
     else:
         sigma2, done = start.noise_var.reshape(-1), start.iteration
         latent = _split(start.gamma if start.latent is None else start.latent, A.in_shape)
-    p = _posterior(problem, latent, sigma2, couplings)
+    kept = Kept.all(A, problem, couplings)
+    latent, kept, _ = kept.without_zeros(latent)
+    p = kept.posterior(latent, sigma2)
     for k in itertools.count(done + 1):
-        before = p
-        kept = mask(latent, thresholds, prune_below)
-        if any(a is not b for a, b in zip(kept, latent, strict=True)):
-            latent = kept
-            p = _posterior(problem, latent, sigma2, couplings)
-        latent, sigma2 = step(p, latent, problem.noise_var is None)
+        before = Before(p)
+        masked = mask(latent, thresholds, prune_below)
+        if any(a is not b for a, b in zip(masked, latent, strict=True)):
+            latent, kept, left = kept.without_zeros(masked)
+            before.keep(left)
+            p = kept.posterior(latent, sigma2)
+        latent, sigma2 = step(p, latent, kept, problem.noise_var is None)
         sigma2 = torch.maximum(sigma2, problem.floor)
-        p = _posterior(problem, latent, sigma2, couplings)
-        yield _state(k, A, y, problem, p, before, latent if any(c is not None for c in couplings) else None)
+        p = kept.posterior(latent, sigma2)
+        yield _state(k, A, y, problem, p, before, kept, latent)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The columns of the factors that some problem of the batch still uses; the others would be products with 0.
+
+    Args:
+        factors: A_i[:, index_i].
+        y: (n, M_1, …, M_I).
+        couplings: C_i[index_i, index_i], or None.
+        index: columns kept of each factor, int64.
+        shape: (N_1, …, N_I) of all.
+        flat: where the kept entries are in a flat x; None if all are kept.
+    """
+
+    factors: tuple[Tensor, ...]
+    y: Tensor
+    couplings: Couplings
+    index: tuple[Tensor, ...]
+    shape: tuple[int, ...]
+    flat: Tensor | None
+
+    @classmethod
+    def all(cls, A: Kronecker, problem: Problem, couplings: Couplings) -> Kept:
+        index = tuple(torch.arange(n, device=problem.y.device) for n in A.in_shape)
+        return cls(problem.factors, problem.y, couplings, index, A.in_shape, None)
+
+    def without_zeros(self, latent: Gammas) -> tuple[Gammas, Kept, list[Tensor]]:
+        """What is left of latent variances and of this, and where it was, without columns that no problem uses."""
+        used = [(msteps.couple(u, c) > 0).any(dim=0) for u, c in zip(latent, self.couplings, strict=True)]
+        left = [torch.nonzero(u).flatten() for u in used]
+        left = [rows if len(rows) else torch.zeros_like(self.index[i][:1]) for i, rows in enumerate(left)]
+        if all(len(rows) == len(ix) for rows, ix in zip(left, self.index, strict=True)):
+            return latent, self, left
+        index = tuple(ix[rows] for ix, rows in zip(self.index, left, strict=True))
+        flat = index[0]
+        for n, ix in zip(self.shape[1:], index[1:], strict=True):
+            flat = (flat[:, None] * n + ix).flatten()
+        narrower = Kept(
+            tuple(a[..., rows] for a, rows in zip(self.factors, left, strict=True)),
+            self.y,
+            tuple(None if c is None else c[rows][:, rows] for c, rows in zip(self.couplings, left, strict=True)),
+            index,
+            self.shape,
+            flat,
+        )
+        return tuple(u[:, rows] for u, rows in zip(latent, left, strict=True)), narrower, left
+
+    def posterior(self, latent: Gammas, noise_var: Tensor) -> Posterior:
+        gammas = [msteps.couple(u, c) for u, c in zip(latent, self.couplings, strict=True)]
+        return e_step(self.factors, self.y, gammas, noise_var)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(n, kept entries of each axis) -> (n, N_1 … N_I), 0 elsewhere."""
+        if self.flat is None:
+            return x.flatten(1)
+        return x.new_zeros(len(x), math.prod(self.shape)).index_copy_(1, self.flat, x.flatten(1))
+
+    def side_by_side(self, vectors: Gammas) -> Tensor:
+        """(n, kept) of each factor -> (n, ΣN_i), 0 elsewhere."""
+        if self.flat is None:
+            return torch.cat(vectors, dim=1)
+        return torch.cat(
+            [
+                v.new_zeros(len(v), n).index_copy_(1, ix, v)
+                for v, n, ix in zip(vectors, self.shape, self.index, strict=True)
+            ],
+            dim=1,
+        )
+
+
+class Before:
+    """What the changes of an iteration are measured against: |μ|, γ and L of the posterior before it."""
+
+    def __init__(self, p: Posterior) -> None:
+        self.values = [p.power.sqrt(), outer(p.gammas)]
+        self.sizes = [v.flatten(1).square().sum(dim=1) for v in self.values]
+        self.dropped = [torch.zeros_like(s) for s in self.sizes]
+        self.cost = p.cost
+
+    def keep(self, left: Sequence[Tensor]) -> None:
+        """Only some of each axis; the others have become 0, and that is a change."""
+        for axis, rows in enumerate(left, 1):
+            self.values = [v.index_select(axis, rows) for v in self.values]
+        remain = [v.flatten(1).square().sum(dim=1) for v in self.values]
+        self.dropped = [(s - r).clamp_min(0) for s, r in zip(self.sizes, remain, strict=True)]
+
+    def changes(self, p: Posterior) -> tuple[Tensor, Tensor, Tensor]:
+        """Relative changes of |μ|, of γ and of L, (n,) each."""
+        relative = []
+        for now, old, size, dropped in zip(
+            (p.power.sqrt(), outer(p.gammas)), self.values, self.sizes, self.dropped, strict=True
+        ):
+            change = (now - old).flatten(1).square().sum(dim=1) + dropped
+            relative.append(torch.where(change > 0, (change / size).sqrt(), 0.0))
+        return relative[0], relative[1], relative_change(p.cost[:, None], self.cost[:, None])
 
 
 def next_noise_var(p: Posterior, unknown: bool) -> Tensor:
@@ -262,30 +362,26 @@ def coupling_matrices(name: str, A: Kronecker, coupling: Sequence[float]) -> tup
     )
 
 
-def _posterior(problem: Problem, latent: Gammas, sigma2: Tensor, couplings: Sequence[Tensor | None]) -> Posterior:
-    gammas = [msteps.couple(u, c) for u, c in zip(latent, couplings, strict=True)]
-    return e_step(problem.factors, problem.y, gammas, sigma2)
-
-
 def _split(side_by_side: Tensor, lengths: Sequence[int]) -> Gammas:
     return side_by_side.reshape(-1, sum(lengths)).split(list(lengths), dim=1)
 
 
 def _state(
-    k: int, A: Kronecker, y: Tensor, problem: Problem, p: Posterior, before: Posterior, latent: Gammas | None
+    k: int, A: Kronecker, y: Tensor, problem: Problem, p: Posterior, before: Before, kept: Kept, latent: Gammas
 ) -> KroneckerSblState:
     batch = problem.batch
-    size, size_before = p.power.sqrt(), before.power.sqrt()
+    of_mean, of_gamma, of_cost = before.changes(p)
+    coupled = any(c is not None for c in kept.couplings)
     return KroneckerSblState(
         iteration=k,
-        x=p.mean.to(y.dtype).reshape(*batch, *A.in_shape),
-        primal=relative_change(outer(p.gammas), outer(before.gammas)).reshape(batch),
-        dual=relative_change(p.cost[:, None], before.cost[:, None]).reshape(batch),
-        relative_change=relative_change(size, size_before).reshape(batch),
+        x=kept.spread(p.mean).to(y.dtype).reshape(*batch, *A.in_shape),
+        primal=of_gamma.reshape(batch),
+        dual=of_cost.reshape(batch),
+        relative_change=of_mean.reshape(batch),
         data_fidelity=p.residual.sqrt().reshape(batch),
         objective=p.cost.reshape(batch),
-        variance=p.variance.reshape(*batch, *A.in_shape),
-        gamma=torch.cat(p.gammas, dim=1).reshape(*batch, -1),
+        variance=kept.spread(p.variance).reshape(*batch, *A.in_shape),
+        gamma=kept.side_by_side(p.gammas).reshape(*batch, -1),
         noise_var=p.noise_var.reshape(batch),
-        latent=None if latent is None else torch.cat(latent, dim=1).reshape(*batch, -1),
+        latent=kept.side_by_side(latent).reshape(*batch, -1) if coupled else None,
     )

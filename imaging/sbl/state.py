@@ -46,7 +46,7 @@ class SblState(State):
 
     def with_batch(self, batch: tuple[int, ...]) -> Self:
         """The same state with its one batch axis as `batch`."""
-        return self._with({name: value.reshape(*batch, *value.shape[1:]) for name, value in self._tensors().items()})
+        return self._with({name: value.reshape((*batch, *value.shape[1:])) for name, value in self._tensors().items()})
 
 
 @dataclass(frozen=True, kw_only=True)
