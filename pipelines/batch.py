@@ -109,14 +109,15 @@ def plan(options: Options) -> Planned:
     _check_output(options)
     device = str(resolve_device(options.device))
     # A file that cannot say its modality fails when it is read; any method serves to get there.
-    modalities = {i.modality for i in found.inputs if _has_methods(i.modality)} or {METHODS[0].modalities[0]}
-    chosen = {name: _configure(options, name, device) for name in sorted(m for m in modalities if m)}
+    kinds = {(i.modality, i.moving) for i in found.inputs if i.modality and _has_methods(i.modality)}
+    kinds = kinds or {(METHODS[0].modalities[0], False)}
+    chosen = {kind: _configure(options, *kind, device) for kind in sorted(kinds)}
     fallback = next(iter(chosen.values()))
     typed = command_line(options.arguments)
     memory = None if options.max_memory is None else options.max_memory // options.jobs
     jobs, entries = [], []
     for one, target in zip(found.inputs, results, strict=True):
-        method, config, text, digest = chosen.get(one.modality or "", fallback)
+        method, config, text, digest = chosen.get((one.modality or "", one.moving), fallback)
         jobs.append(
             Job(
                 source=one.source,
@@ -271,7 +272,7 @@ def _check_output(options: Options) -> None:
         )
 
 
-def _configure(options: Options, modality: str, device: str) -> tuple[Method, Any, str, str]:
+def _configure(options: Options, modality: str, moving: bool, device: str) -> tuple[Method, Any, str, str]:
     """Method, configuration, its JSON and its hash, checked."""
     files = [(str(path), read_toml(path)) for path in options.config_files]
     named = [(source, tables["method"]) for source, tables in files if "method" in tables]
@@ -279,7 +280,7 @@ def _configure(options: Options, modality: str, device: str) -> tuple[Method, An
         if not isinstance(value, str):
             raise ConfigError(f"{source}: method: expected a text, found {value!r}")
     name = options.method or (named[-1][1] if named else None)
-    method = find_method(name, modality)
+    method = find_method(name, modality, moving=moving)
     tables = [(source, {k: v for k, v in t.items() if k != "method"}) for source, t in files]
     assignments = list(options.assignments)
     if options.denoiser:

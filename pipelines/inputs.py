@@ -21,11 +21,13 @@ class Input:
         source: the file.
         relative: its place below the folder that was named; the bare name for a file named itself.
         modality: as its root says; None when the file cannot say.
+        moving: whether its samples have several frames.
     """
 
     source: Path
     relative: Path
     modality: str | None
+    moving: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def find_inputs(arguments: Sequence[str]) -> Found:
                     strangers.append(source)
                 if kind != "damaged":
                     continue
-            inputs[key] = Input(source, relative, modality)
+            inputs[key] = Input(source, relative, modality, _moving(source) if modality == "mri" else False)
     if not inputs:
         raise ConfigError(
             f"{' '.join(arguments) or 'nothing'}: expected measurement files (.h5, .hdf5), found none; "
@@ -176,3 +178,19 @@ def look(path: Path) -> tuple[str, str | None]:
     kind, modality = (v.decode(errors="replace") if isinstance(v, bytes) else v for v in (kind, modality))
     known = kind if kind in (MEASUREMENT, RECONSTRUCTION) else "other"
     return known, modality if isinstance(modality, str) else None
+
+
+def _moving(path: Path) -> bool:
+    """Whether /measurement/data has an axis frame longer than one, as far as the file can say."""
+    import h5py
+
+    from data.hdf5 import FormatProblem, attribute
+    from data.values import as_names
+
+    try:
+        with h5py.File(path, "r") as f:
+            names = as_names(attribute(f["measurement"], "/measurement", "axes"))
+            shape = f["measurement/data"].shape
+    except (FormatProblem, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError):
+        return False
+    return names is not None and "frame" in names and dict(zip(names, shape, strict=False)).get("frame", 1) > 1

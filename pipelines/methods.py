@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines import mri_config as mri
 from pipelines import radar_config as radar
 from pipelines import tomography_config as tomography
 from pipelines.config import ConfigError
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 Kind = Literal["direct", "iterative, classical", "learned"]
 
 #: What `reconstruct` takes for a modality when no method is named.
-DEFAULT_METHOD = {"mimo_radar": "pnp", "tomography": "redpsm"}
+DEFAULT_METHOD = {"mimo_radar": "pnp", "tomography": "redpsm", "mri": "pnp"}
+#: The same for measurements of several frames, where it is another.
+DEFAULT_DYNAMIC = {"mri": "redpsm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,7 @@ class Part:
         solve: the solver's states for some of the frames, as `imaging.solvers.run_batch` calls it; None for a
             direct method.
         movie: the frames are one problem: y, scale and epsilon have one row, and images are (1, frame, ...).
+        stored: from images of the operator to what is kept of them, e.g. a crop; None keeps all.
     """
 
     frames: tuple[int, ...]
@@ -70,6 +74,7 @@ class Part:
     direct: Callable[[], Tensor] | None = None
     solve: Callable[[Tensor, Any], Iterator[State]] | None = None
     movie: bool = False
+    stored: Callable[[Tensor], Tensor] | None = None
 
     @property
     def problems(self) -> list[list[int]]:
@@ -238,15 +243,82 @@ METHODS: tuple[Method, ...] = (
         function="pipelines.tomography:redpsm",
         takes_denoiser=True,
     ),
+    Method(
+        name="adjoint",
+        modalities=("mri",),
+        kind="direct",
+        summary="zero-filled or gridded: coils combined by their sensitivities, or root sum of squares",
+        config=mri.AdjointConfig,
+        function="pipelines.mri:adjoint",
+    ),
+    Method(
+        name="sense",
+        modalities=("mri",),
+        kind="direct",
+        summary="least squares with coil sensitivities, few conjugate-gradient steps",
+        config=mri.SenseConfig,
+        function="pipelines.mri:sense",
+    ),
+    Method(
+        name="l1wavelet",
+        modalities=("mri",),
+        kind="iterative, classical",
+        summary="sparse orthogonal wavelets with random shifts (ADMM)",
+        config=mri.WaveletConfig,
+        function="pipelines.mri:l1wavelet",
+    ),
+    Method(
+        name="tv",
+        modalities=("mri",),
+        kind="iterative, classical",
+        summary="total variation in space, and in time for movies (primal-dual)",
+        config=mri.TvConfig,
+        function="pipelines.mri:tv",
+    ),
+    Method(
+        name="psm",
+        modalities=("mri",),
+        kind="iterative, classical",
+        summary="partially separable movie: low rank, smooth in time, no spatial prior",
+        config=mri.PsmConfig,
+        function="pipelines.mri:psm",
+    ),
+    Method(
+        name="lps",
+        modalities=("mri",),
+        kind="iterative, classical",
+        summary="low-rank plus sparse movie (accelerated proximal gradients)",
+        config=mri.LpsConfig,
+        function="pipelines.mri:lps",
+    ),
+    Method(
+        name="pnp",
+        modalities=("mri",),
+        kind="learned",
+        summary="every slice or frame regularised by a denoiser with a falling noise level",
+        config=mri.PnpConfig,
+        function="pipelines.mri:pnp",
+        takes_denoiser=True,
+    ),
+    Method(
+        name="redpsm",
+        modalities=("mri",),
+        kind="learned",
+        summary="partially separable movie regularised by a denoiser (RED-PSM)",
+        config=mri.RedPsmConfig,
+        function="pipelines.mri:redpsm",
+        takes_denoiser=True,
+    ),
 )
 
 
-def find_method(name: str | None, modality: str | None = None) -> Method:
+def find_method(name: str | None, modality: str | None = None, *, moving: bool = False) -> Method:
     """The method of that name; the modality's default when no name is given, the first where several share it.
 
     Args:
         name: METHOD or MODALITY:METHOD.
         modality: of the measurement, when it is known.
+        moving: whether the measurement has several frames, which may change the default.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one), or a method for other modalities.
@@ -255,7 +327,8 @@ def find_method(name: str | None, modality: str | None = None) -> Method:
         if modality not in DEFAULT_METHOD:
             known = ", ".join(DEFAULT_METHOD)
             raise ConfigError(f"no method images {modality} measurements yet; modalities with methods: {known}")
-        name = DEFAULT_METHOD[modality]
+        defaults = {**DEFAULT_METHOD, **DEFAULT_DYNAMIC} if moving else DEFAULT_METHOD
+        name = defaults[modality]
     return methods_named(name, modality)[0]
 
 

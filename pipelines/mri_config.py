@@ -130,7 +130,7 @@ class DenoiserTable:
     """[denoiser]"""
 
     file: str = Field(
-        default="tomo-2d",
+        default="mri-2d",
         description="a name of 'backcast denoisers', a .safetensors file with its card, module:attribute, "
         "path.py:attribute, or a TorchScript .pt / torch.export .pt2 file",
     )

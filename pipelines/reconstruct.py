@@ -177,7 +177,8 @@ def reconstruct(
         ValueError, MemoryError, ArithmeticError: a measurement that cannot be imaged, in one sentence.
     """
     if method is None or isinstance(method, str):
-        method = find_method(method, measurement.modality)
+        moving = "frame" in measurement.axes and measurement.n("frame") > 1
+        method = find_method(method, measurement.modality, moving=moving)
     config = method.config() if config is None else config
     setting = Setting(device=torch.device("cpu")) if setting is None else setting
     clock = time.monotonic()
@@ -294,6 +295,7 @@ def _image(
         else:
             x = _iterate(plan, part, log, truth, on_iteration, clock)
             residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
+        x = x if part.stored is None else part.stored(x)
         scale = part.scale.to(x.real.dtype if x.is_complex() else x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
         image = (x * scale).cpu().numpy()
         image = image[0] if part.movie else image
@@ -328,6 +330,7 @@ def _iterate(
         rows = _rows(state, y_norm[active.to(y_norm.device)], elapsed)
         if truth is not None:
             estimate = state.x if plan.image is None else plan.image(state)
+            estimate = estimate if part.stored is None else part.stored(estimate)
             for i, row, image in zip(active.tolist(), rows, estimate, strict=True):
                 reference = truth[problems[i]].to(image.device)
                 values = image if part.movie else image[None]

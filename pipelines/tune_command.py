@@ -68,7 +68,8 @@ def run(
         denoiser=denoiser,
     )
     modality = modalities[0] if modalities else METHODS[0].modalities[0]  # reading will say what is wrong with it
-    chosen, config, _, _ = _configure(options, modality, str(resolve_device(device)))
+    moving = any(i.moving for i in found.inputs)
+    chosen, config, _, _ = _configure(options, modality, moving, str(resolve_device(device)))
     fixed = [text.partition("=")[0].strip() for text in assignments]
     space = space_of(chosen, config, parameters, fixed=fixed)
     display = _Live() if progress == "auto" and sys.stderr.isatty() else _Plain(silent=progress == "none")

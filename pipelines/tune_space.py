@@ -88,6 +88,22 @@ SUGGESTED_TOMOGRAPHY: Mapping[str, Mapping[str, Suggestion]] = {
     "redpsm": _RED,
 }
 
+SUGGESTED_MRI: Mapping[str, Mapping[str, Suggestion]] = {
+    "sense": {"sense.weight": Suggestion(Range(1e-4, 0.1, log=True)), "sense.max_iter": Suggestion(Range(5, 60))},
+    "l1wavelet": {"solver.weight": Suggestion(Range(1e-4, 2e-2, log=True))},
+    "tv": {
+        "solver.weight": Suggestion(Range(1e-4, 2e-2, log=True)),
+        "solver.temporal_weight": Suggestion(Range(1e-4, 5e-2, log=True)),
+    },
+    "lps": {
+        "solver.low_rank_fraction": Suggestion(Range(1e-4, 0.1, log=True)),
+        "solver.sparse_weight": Suggestion(Range(1e-3, 0.1, log=True)),
+    },
+    "pnp": _RED,
+    "redpsm": _RED,
+}
+SUGGESTED_BY_MODALITY = {"mimo_radar": SUGGESTED, "tomography": SUGGESTED_TOMOGRAPHY, "mri": SUGGESTED_MRI}
+
 
 def space_of(
     method: Method,
@@ -108,7 +124,7 @@ def space_of(
     Raises:
         ConfigError: an unknown key (with the nearest known one), a value that the key does not take, an empty range.
     """
-    tables = SUGGESTED if "mimo_radar" in method.modalities else SUGGESTED_TOMOGRAPHY
+    tables = SUGGESTED_BY_MODALITY.get(method.modalities[0], {})
     suggested = {k: s.domain for k, s in tables.get(method.name, {}).items() if s.when(config)}
     known = keys(method.config)
     if not parameters:

@@ -7,7 +7,7 @@ values are not negative, relu(Λ Ψᵀ) (RP 6.1), which is worth several dB wher
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -249,7 +249,9 @@ def red_psm(
         )
 
 
-def choose_knots(A: LinearOperator, y: Tensor, *, nonnegative: bool = False, seed: int = 0) -> int:
+def choose_knots(
+    A: LinearOperator, y: Tensor, *, nonnegative: bool = False, together: Sequence[int] = (), seed: int = 0
+) -> int:
     """The number of spline knots d whose low-rank fit (K = d) predicts samples best that were held out.
 
     From few knots up, a tenth of the samples left out at random, until two in a row have predicted worse than the
@@ -259,12 +261,15 @@ def choose_knots(A: LinearOperator, y: Tensor, *, nonnegative: bool = False, see
         A: of movies.
         y: (1, *A.out_shape).
         nonnegative: as in `psm`.
+        together: axes of A.out_shape along which samples are held out together: coils that see the same sample, or
+            the samples of a readout, tell of each other.
         seed: of the samples.
     """
     from imaging.operators.weighted import Weighted
 
     generator = torch.Generator().manual_seed(seed)
-    kept = (torch.rand(A.out_shape, generator=generator) >= HELD_OUT).to(y.device)
+    drawn = [1 if axis in together else n for axis, n in enumerate(A.out_shape)]
+    kept = (torch.rand(drawn, generator=generator) >= HELD_OUT).to(y.device)
     real = y.real.dtype if y.is_complex() else y.dtype
     B, seen = Weighted(A, kept.to(real)), y * kept
     best, chosen, worse = float("inf"), 1, 0
