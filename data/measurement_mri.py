@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from data.inspector import Inspector
@@ -140,7 +138,8 @@ def _check_one_sided(inspector: Inspector, rows: Array) -> None:
     if not len(seen):
         return
     before, after = int(seen[0]), n - 1 - int(seen[-1])
-    if max(before, after) >= max(2, math.ceil(ONE_SIDED * n)) and abs(before - after) > ONE_SIDED * n:
+    inside = int(np.diff(seen).max(initial=1)) - 1  # rows that a lattice leaves out
+    if max(before, after) > inside and abs(before - after) > max(1, ONE_SIDED * n):
         where = f"0 to {before - 1}" if before > after else f"{n - after} to {n - 1}"
         inspector.warning(
             "BC905",
