@@ -52,12 +52,14 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reconstruction:
-    """What one reconstruction file says, in SI units; axes (frame,) z, y, x.
+    """What one reconstruction file says, in SI units; axes (frame,) z, y, x, or dictionary axes.
 
     Args:
         modality: of the measurement.
         volume: the image, complex64 when the unknown is complex, else float32.
-        uncertainty: float32, shape of the volume.
+        uncertainty: standard deviations, float32, shape of the volume.
+        channel: of irs_mimo, what the coefficients say of the channel for each reflection pattern: complex64, axes
+            (frame, subcarrier,) config, rx, tx.
         convergence: None for direct methods.
         metrics: by name: nmse, psnr, ssim, measurement_residual, ...
         provenance: program, version, date, command_line, config, config_sha256, input_file, input_sha256,
@@ -71,6 +73,7 @@ class Reconstruction:
     modality: str
     volume: Volume
     uncertainty: Array | None = None
+    channel: Volume | None = None
     convergence: Convergence | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -50,6 +50,7 @@ class ReconstructionParts:
     quantity: str = ""
     units: str = ""
     uncertainty: Array | None = None
+    channel: Volume | None = None
     convergence: Convergence | None = None
     metrics: dict[str, Metric] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +84,7 @@ def read_reconstruction(path: str | os.PathLike[str], *, allow_links: bool = Fal
         modality=parts.modality,
         volume=parts.volume,
         uncertainty=parts.uncertainty,
+        channel=parts.channel,
         convergence=parts.convergence,
         metrics=parts.metrics,
         provenance=parts.provenance,
@@ -106,6 +108,7 @@ def inspect_reconstruction(file: h5py.File, *, deep: bool) -> tuple[Inspector, R
         parts.provenance = read_provenance(inspector)
         _read_previews(inspector, parts)
         _read_volume(inspector, parts)
+        _read_channel(inspector, parts)
     return inspector, parts
 
 
@@ -154,6 +157,21 @@ def _read_volume(inspector: Inspector, parts: ReconstructionParts) -> None:
                 values = cast(parts.layout.arrange(uncertainty.load()), "f4", "/volume/uncertainty")
                 parts.uncertainty = to_si(values, units, wanted=wanted)[0]
     inspector.unknown_names("/volume", {"data", "uncertainty", *parts.layout.axes})
+
+
+def _read_channel(inspector: Inspector, parts: ReconstructionParts) -> None:
+    with inspector.collecting():
+        group = find_group(inspector.file, "/channel")
+        if group is None:
+            return
+        stored = inspector.dataset("/channel/data", required=True, expected="the channel, config, rx, tx")
+        if stored is None:
+            return
+        layout = volume_layout(inspector, attribute(group, "/channel", "axes"), "/channel@axes", len(stored.shape))
+        if layout is not None:
+            parts.channel = read_volume(inspector, stored, layout, "/channel")
+        if parts.channel is not None:
+            check_finite(parts.channel.data, "/channel/data", parts.channel.axes)
 
 
 def _si_of(units: str) -> str:

@@ -71,6 +71,10 @@ def _fill(file: h5py.File, r: Reconstruction) -> None:
         frames = r.volume.axes[0] == "frame"
         written = write_array(group, "uncertainty", values, units=r.volume.units, frames=frames, compressed=True)
         attach_scales(group, written, r.volume.axes)
+    if r.channel is not None:
+        channel = file.create_group("channel")
+        channel.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": list(r.channel.axes)})
+        write_volume(channel, "data", r.channel)
     if r.convergence is not None:
         _write_convergence(file.create_group("convergence"), r.convergence)
     if r.metrics:

@@ -15,16 +15,21 @@ import numpy as np
 import torch
 
 from data import DataFormatError, open_kind, read_measurement, read_reconstruction
-from data.measurement import Volume
+from data.measurement import Measurement, Volume
 from data.reconstruction import Metric, Reconstruction
 from imaging import metrics
+from pipelines.channel_quality import HEADS as CHANNEL_HEADS
+from pipelines.channel_quality import SHOWN as CHANNEL_SHOWN
+from pipelines.channel_quality import channel_quality
 
+#: Axes of a channel matrix for each pattern, which stay where they have length 1.
+_MATRIX = ("config", "rx", "tx")
 #: Columns of the table: short enough for a terminal, in this order.
 SHOWN = ("psnr", "psnr_gain", "ssim", "ssim_2d", "nmse", "nmse_gain", "measurement_residual")
 HEADS = ("PSNR peak", "PSNR gain", "SSIM 3D", "SSIM 2D", "NMSE peak", "NMSE gain", "residual")
 
 #: Quantities whose values mean something by themselves: compared as they are, both over the truth's largest value.
-ABSOLUTE = ("attenuation",)
+ABSOLUTE = ("attenuation", "channel_coefficient")
 _NORMALISED = {
     "none": "both divided by the truth's largest value over all frames",
     "peak": "each image divided by its own largest magnitude",
@@ -43,6 +48,7 @@ class Evaluation:
         metrics: by name, see `quality`; always with what the file itself says of the measurement residual.
         note: why there is no truth; "" when there is one.
         absolute: values were compared as they are, not peak-normalised.
+        channel: of channels, see `channel_quality`.
     """
 
     path: Path
@@ -51,6 +57,7 @@ class Evaluation:
     metrics: dict[str, Metric] = field(default_factory=dict)
     note: str = ""
     absolute: bool = False
+    channel: bool = False
 
     def value(self, name: str) -> float:
         """A metric's mean over frames; NaN when it is missing."""
@@ -171,10 +178,13 @@ def evaluate(path: Path, finder: TruthFinder) -> Evaluation:
     result = read_reconstruction(path)
     method = method_of(result)
     own = {n: m for n, m in result.metrics.items() if n == "measurement_residual"}
+    channel = result.modality == "irs_mimo"
     source = finder(path, result)
     if source is None:
         note = f"no truth: {finder.missing}"
-        return Evaluation(path=path, method=method, metrics=own, note=note)
+        return Evaluation(path=path, method=method, metrics=own, note=note, channel=channel)
+    if channel:
+        return _evaluate_channel(path, method, result, source, own)
     truth = _truth_in(source)
     if truth is None:
         return Evaluation(path=path, method=method, metrics=own, note=f"no truth: {source} has no /ground_truth")
@@ -190,16 +200,51 @@ def evaluate(path: Path, finder: TruthFinder) -> Evaluation:
     return Evaluation(path=path, method=method, truth=str(source), metrics=own | figures, absolute=absolute)
 
 
+def _evaluate_channel(
+    path: Path, method: str, result: Reconstruction, source: Path, own: dict[str, Metric]
+) -> Evaluation:
+    if open_kind(source) != "measurement":
+        raise DataFormatError(f"{source}: expected the measurement with the true channel, found a reconstruction")
+    m = read_measurement(source)
+    if m.modality != "irs_mimo":
+        raise DataFormatError(f"{source}: expected a measurement of channels (irs_mimo), found {m.modality}")
+    _same_channel(path, result, source, m)
+    figures = channel_quality(result.volume, result.channel, m, reference=source.name)
+    note = "" if figures else f"no truth: {source} has none for these coefficients"
+    truth = str(source) if figures else ""
+    return Evaluation(path=path, method=method, truth=truth, metrics=own | figures, note=note, channel=True)
+
+
+def _same_channel(path: Path, result: Reconstruction, source: Path, m: Measurement) -> None:
+    """The result has the measurement's frames, subcarriers, patterns and antennas."""
+    truth = m.extra_truth.get("channel")
+    if truth is None or result.channel is None:
+        return
+    wanted = tuple(n for n, name in zip(truth.values.shape, truth.axes, strict=True) if n > 1 or name in _MATRIX)
+    if result.channel.data.shape != wanted:
+        raise DataFormatError(
+            f"{path}: /channel/data: expected the shape of the truth in {source}, {wanted}, found "
+            f"{result.channel.data.shape}; name the measurement that it was made from"
+        )
+
+
 def table(evaluations: Sequence[Evaluation]) -> str:
-    """The figures as a plain text table, right-aligned numbers, a note below where there is no truth.
+    """The figures as plain text tables, one of images and one of channels."""
+    kinds = ([e for e in evaluations if e.channel is channel] for channel in (False, True))
+    return "\n\n".join(_table(kind) for kind in kinds if kind)
+
+
+def _table(evaluations: Sequence[Evaluation]) -> str:
+    """Right-aligned numbers, a note below where there is no truth.
 
     PSNR is in dB; "peak" and "gain" are the two normalisations of `quality`. A plain "PSNR" compares attenuation as it
     is (and reflectivity, in a table of both, peak-normalised).
     """
     plain = any(e.absolute for e in evaluations)
     heads = tuple(head.removesuffix(" peak") for head in HEADS) if plain else HEADS
+    shown, heads = (CHANNEL_SHOWN, CHANNEL_HEADS) if evaluations[0].channel else (SHOWN, heads)
     names = [e.path.name for e in evaluations]
-    rows = [[e.method, *(_shown(e.value(name), name) for name in SHOWN)] for e in evaluations]
+    rows = [[e.method, *(_shown(e.value(name), name) for name in shown)] for e in evaluations]
     columns = list(zip(("method", *heads), *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
     first = max(len("file"), *(len(name) for name in names)) if names else 4
@@ -237,7 +282,7 @@ def as_json(evaluations: Sequence[Evaluation]) -> str:
 
 def as_csv(evaluations: Sequence[Evaluation]) -> str:
     """One line per file, one column per metric; empty where a metric is missing."""
-    names = [n for n in SHOWN if any(n in e.metrics for e in evaluations)]
+    names = [n for n in dict.fromkeys((*SHOWN, *CHANNEL_SHOWN)) if any(n in e.metrics for e in evaluations)]
     names += sorted({n for e in evaluations for n in e.metrics} - set(names))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -291,7 +336,9 @@ def _grid_words(volume: Volume) -> str:
 def _shown(value: float, name: str) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.2f}" if name.startswith("psnr") else f"{value:.3f}"
+    if name in ("nmse", "symbol_error_rate") and 0 < value < 1e-2:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if name.startswith(("psnr", "nmse_db", "spectral")) else f"{value:.3f}"
 
 
 def _plain(metric: Metric) -> dict[str, Any]:

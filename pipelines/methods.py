@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines import irs_mimo_config as irs
 from pipelines import mri_config as mri
 from pipelines import radar_config as radar
 from pipelines import tomography_config as tomography
 from pipelines.config import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
-    from data.measurement import Measurement, Scale
+    from data.measurement import Measurement, Scale, Volume
     from imaging.operators.base import LinearOperator
     from imaging.priors import Denoiser
     from imaging.solvers.run import KeepBest
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 Kind = Literal["direct", "iterative, classical", "learned"]
 
 #: What `reconstruct` takes for a modality when no method is named.
-DEFAULT_METHOD = {"mimo_radar": "pnp", "tomography": "redpsm", "mri": "pnp"}
+DEFAULT_METHOD = {"mimo_radar": "pnp", "tomography": "redpsm", "mri": "pnp", "irs_mimo": "krosbl-mm"}
 #: The same for measurements of several frames, where it is another.
 DEFAULT_DYNAMIC = {"mri": "redpsm"}
 
@@ -64,6 +66,8 @@ class Part:
             direct method.
         movie: the frames are one problem: y, scale and epsilon have one row, and images are (1, frame, ...).
         stored: from images of the operator to what is kept of them, e.g. a crop; None keeps all.
+        spread: standard deviations of the image of the last state (None for a direct method, asked after it); None
+            without any.
     """
 
     frames: tuple[int, ...]
@@ -75,6 +79,7 @@ class Part:
     solve: Callable[[Tensor, Any], Iterator[State]] | None = None
     movie: bool = False
     stored: Callable[[Tensor], Tensor] | None = None
+    spread: Callable[[State | None], Tensor | None] | None = None
 
     @property
     def problems(self) -> list[list[int]]:
@@ -92,6 +97,10 @@ class Plan:
         image_axes: axes of a frame's image with their coordinates, in order.
         quantity, units, long_name: of the image.
         frame_scale: times of the frames; None takes the measurement's axis frame.
+        batch_axes: axes that stand in front of an image's in place of frame, `n_frames` in all; those of length 1 are
+            left out. None for frame alone.
+        moving: the operator is another in the end, so that the residual is what the last state says.
+        channel: the channels that images (n_frames, ...) stand for, of irs_mimo.
         stop: per-problem stopping test.
         max_iter: iterations at most; 0 for a direct method.
         image: of a state; None takes its x.
@@ -108,6 +117,9 @@ class Plan:
     units: str
     long_name: str = ""
     frame_scale: Scale | None = None
+    batch_axes: Mapping[str, Scale] | None = None
+    channel: Callable[[np.ndarray], Volume] | None = None
+    moving: bool = False
     stop: Callable[[State], Tensor] | None = None
     max_iter: int = 0
     image: Callable[[State], Tensor] | None = None
@@ -308,6 +320,94 @@ METHODS: tuple[Method, ...] = (
         config=mri.RedPsmConfig,
         function="pipelines.mri:redpsm",
         takes_denoiser=True,
+    ),
+    Method(
+        name="ls",
+        modalities=("irs_mimo",),
+        kind="direct",
+        summary="least squares of least norm, no sparsity",
+        config=irs.LsConfig,
+        function="pipelines.irs_mimo:ls",
+    ),
+    Method(
+        name="omp",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="orthogonal matching pursuit, coefficient by coefficient",
+        config=irs.OmpConfig,
+        function="pipelines.irs_mimo:omp",
+    ),
+    Method(
+        name="komp",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="orthogonal matching pursuit with a Kronecker support",
+        config=irs.KompConfig,
+        function="pipelines.irs_mimo:komp",
+    ),
+    Method(
+        name="sbl",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="sparse Bayesian learning, a variance for each coefficient",
+        config=irs.SblConfig,
+        function="pipelines.irs_mimo:classical_sbl",
+    ),
+    Method(
+        name="pcsbl",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="pattern-coupled sparse Bayesian learning, neighbouring coefficients share",
+        config=irs.PcSblConfig,
+        function="pipelines.irs_mimo:pcsbl",
+    ),
+    Method(
+        name="krosbl-am",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="Kronecker-structured sparse Bayesian learning by alternating minimisation; the evidence never falls",
+        config=irs.KroAmConfig,
+        function="pipelines.irs_mimo:krosbl_am",
+    ),
+    Method(
+        name="krosbl-svd",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="Kronecker-structured sparse Bayesian learning with rank-one projections of the variances",
+        config=irs.KroSvdConfig,
+        function="pipelines.irs_mimo:krosbl_svd",
+    ),
+    Method(
+        name="krosbl-mm",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="Kronecker-structured sparse Bayesian learning with square-root (majorise-minimise) updates",
+        config=irs.KroMmConfig,
+        function="pipelines.irs_mimo:krosbl_mm",
+    ),
+    Method(
+        name="pckrosbl",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="pattern-coupled Kronecker-structured sparse Bayesian learning, for channels that come in blocks",
+        config=irs.PcKroConfig,
+        function="pipelines.irs_mimo:pckrosbl",
+    ),
+    Method(
+        name="dsbl",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="decomposed sparse Bayesian learning, each factor on its own; channels of rank one only",
+        config=irs.DsblConfig,
+        function="pipelines.irs_mimo:dsbl",
+    ),
+    Method(
+        name="offgrid",
+        modalities=("irs_mimo",),
+        kind="iterative, classical",
+        summary="dsbl with directions between those of a grid; linear arrays, channels of rank one only",
+        config=irs.OffgridConfig,
+        function="pipelines.irs_mimo:offgrid",
     ),
 )
 

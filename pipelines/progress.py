@@ -42,7 +42,11 @@ def line(entry: Entry) -> str:
         return f"{entry.status}: {entry.reason}"
     figures = ", ".join(
         f"{label} {entry.metrics[name]:.3g}{unit}"
-        for name, label, unit in (("psnr", "PSNR", " dB"), ("measurement_residual", "residual", ""))
+        for name, label, unit in (
+            ("psnr", "PSNR", " dB"),
+            ("nmse_db", "NMSE", " dB"),
+            ("measurement_residual", "residual", ""),
+        )
         if name in entry.metrics
     )
     return f"{entry.source}: done in {entry.seconds:.1f} s" + (f" ({figures})" if figures else "")

@@ -30,6 +30,7 @@ from imaging import __version__, metrics
 from imaging.operators.base import LinearOperator
 from imaging.solvers.run import KeepBest, Outcome, run_batch
 from imaging.solvers.state import State
+from pipelines.channel_quality import channel_quality
 from pipelines.config import ConfigError, as_dict, as_json, sha256_of
 from pipelines.evaluate import ABSOLUTE, on_same_grid, quality
 from pipelines.methods import Method, Part, Plan, Setting, find_method
@@ -185,11 +186,15 @@ def reconstruct(
     _reset_peak_memory(setting.device)
     torch.manual_seed(config.seed)
     plan = method.plan(measurement, config, setting)
-    image, log, residual = _image(plan, measurement, on_iteration, clock)
+    image, spread, log, residual = _image(plan, measurement, on_iteration, clock)
     volume = _volume(plan, measurement, image)
+    uncertainty = None if spread is None else _volume(plan, measurement, spread).data
+    channel = None if plan.channel is None else plan.channel(image)
     gained = plan.max_iter == 0 and plan.quantity not in ABSOLUTE
     scores = {"measurement_residual": _residual_metric(residual, direct=gained)}
-    if measurement.ground_truth is not None:
+    if measurement.modality == "irs_mimo":
+        scores |= channel_quality(volume, channel, measurement, reference="/ground_truth")
+    elif measurement.ground_truth is not None:
         if on_same_grid(volume, measurement.ground_truth):
             scores |= quality(volume, measurement.ground_truth, reference="/ground_truth/volume")
         else:
@@ -224,6 +229,8 @@ def reconstruct(
     return Reconstruction(
         modality=measurement.modality,
         volume=volume,
+        uncertainty=uncertainty,
+        channel=channel,
         convergence=log.convergence() if plan.max_iter else None,
         metrics=scores,
         provenance=entries,
@@ -282,19 +289,23 @@ class _Log:
 
 def _image(
     plan: Plan, m: Measurement, on_iteration: Sequence[OnIteration], clock: float
-) -> tuple[np.ndarray, _Log, np.ndarray]:
-    """All frames' images (frame, ...), the log, and the relative residual of each frame."""
+) -> tuple[np.ndarray, np.ndarray | None, _Log, np.ndarray]:
+    """All frames' images (frame, ...), their standard deviations, the log, and the relative residual of each frame."""
     log = _Log()
     images: list[np.ndarray] = []
+    spreads: list[np.ndarray] = []
     residuals: list[np.ndarray] = []
     truth = _truth(m, plan)
     for part in plan.parts:
         if part.direct is not None:
-            x = part.direct()
+            x, state = part.direct(), None
             residual = _relative_residual(part.operator, x, part.y, fit_gain=plan.quantity not in ABSOLUTE)
         else:
-            x = _iterate(plan, part, log, truth, on_iteration, clock)
-            residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
+            x, state = _iterate(plan, part, log, truth, on_iteration, clock)
+            if plan.moving:
+                residual = state.data_fidelity / torch.linalg.vector_norm(part.y.flatten(1), dim=1)
+            else:
+                residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
         x = x if part.stored is None else part.stored(x)
         scale = part.scale.to(x.real.dtype if x.is_complex() else x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
         image = (x * scale).cpu().numpy()
@@ -306,8 +317,11 @@ def _image(
             )
         images.append(image)
         residuals.append(residual.cpu().numpy())
-        del part, x  # one operator at a time
-    return np.concatenate(images), log, np.concatenate(residuals)
+        spread = None if part.spread is None else part.spread(state)
+        if spread is not None:
+            spreads.append((spread * scale.to(spread.dtype)).cpu().numpy())
+        del part, x, state, spread  # one operator at a time
+    return np.concatenate(images), np.concatenate(spreads) if spreads else None, log, np.concatenate(residuals)
 
 
 def _iterate(
@@ -317,7 +331,8 @@ def _iterate(
     truth_and_unit: tuple[Tensor | None, float],
     on_iteration: Sequence[OnIteration],
     clock: float,
-) -> Tensor:
+) -> tuple[Tensor, State]:
+    """The image, and the last state."""
     assert part.solve is not None
     assert plan.stop is not None
     y_norm = torch.linalg.vector_norm(part.y.flatten(1).to(torch.complex128), dim=1)
@@ -365,7 +380,7 @@ def _iterate(
                 f"{missed:.3g} times epsilon; the noise level may be set too low, or the model miss something"
             )
     if plan.image is None:
-        return state.x
+        return state.x, state
     image = plan.image(state)
     left = _relative_residual(part.operator, image, part.y, fit_gain=False)
     if bool(((left > EMPTIED) & (left > 1.5 * state.data_fidelity.to(left.device) / y_norm.to(left.device))).any()):
@@ -373,7 +388,7 @@ def _iterate(
             f"denoiser: it leaves next to nothing, {float(left.max()):.0%} of the data's norm is not explained; the "
             "scene is unlike what it was trained on, as scenes that fill the grid are; try -m tv or a direct method"
         )
-    return image
+    return image, state
 
 
 def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
@@ -390,6 +405,9 @@ def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
     change = getattr(state, "dual_change", None)
     if change is not None:
         columns["dual_change"] = change.tolist()
+    noise_var = getattr(state, "noise_var", None)
+    if noise_var is not None:
+        columns["sigma"] = noise_var.sqrt().tolist()
     if state.sigma is not None:
         columns["sigma"] = [state.sigma] * len(y_norm)
     return [
@@ -435,7 +453,10 @@ def _volume(plan: Plan, m: Measurement, image: np.ndarray) -> Volume:
     axes = tuple(scales)
     narrow = np.complex64 if np.iscomplexobj(image) else np.float32
     image = image.astype(narrow, copy=False)  # the file's type, whatever precision the method computed in
-    if plan.n_frames == 1:
+    if plan.batch_axes is not None:
+        scales = {name: s for name, s in plan.batch_axes.items() if len(s.values) > 1} | scales
+        axes, image = tuple(scales), image.reshape([len(s.values) for s in scales.values()])
+    elif plan.n_frames == 1:
         image = image[0]
     else:
         times = m.scales["frame"] if plan.frame_scale is None else plan.frame_scale
@@ -462,6 +483,8 @@ def _residual_metric(values: np.ndarray, *, direct: bool) -> Metric:
 
 def _previews(volume: Volume) -> dict[str, np.ndarray]:
     """Maximum-intensity projections along z, y, x, 0 to 40 dB below the peak; the first frame of several."""
+    if volume.axes[-3:] != ("z", "y", "x"):
+        return {}
     size = np.abs(volume.data if volume.axes[0] != "frame" else volume.data[0])
     peak = float(size.max())
     if peak == 0 or not math.isfinite(peak):

@@ -257,12 +257,19 @@ def test_methods_are_listed_with_their_parameters():
         assert method.name in text
         assert method.summary in text
         assert f"\n{method.full_name}:\n" in text
-    assert {m["name"]: m["default_for"] for m in listed.values() if m["default_for"]} == {
-        "pnp": ["mimo_radar"],
-        "redpsm": ["tomography"],
+    assert {(modality, m["name"]) for m in listed.values() for modality in m["default_for"]} == {
+        ("mimo_radar", "pnp"),
+        ("tomography", "redpsm"),
+        ("mri", "pnp"),
+        ("irs_mimo", "krosbl-mm"),
     }
     starred = [line.split()[:2] for line in text.splitlines() if line.split() and line.split()[0][1:].endswith("*")]
-    assert starred == [["pnp*", "mimo_radar"], ["redpsm*", "tomography"]]
+    assert starred == [
+        ["pnp*", "mimo_radar"],
+        ["redpsm*", "tomography"],
+        ["pnp*", "mri"],
+        ["krosbl-mm*", "irs_mimo"],
+    ]
     radar, other = listed["mimo_radar", "tv"], listed["tomography", "tv"]
     assert {p["key"] for p in radar["parameters"]} >= {"solver.alpha", "tv.n_iter", "grid.shape"}
     assert {p["key"] for p in other["parameters"]} >= {"solver.weight", "geometry.tilt_deg", "grid.shape"}
