@@ -102,6 +102,33 @@ def test_frames_see_the_motion():
     assert len({tuple(f.ravel()) for f in m.mask}) == 4
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("changes", [{}, {"encoding": "3d", "n_slices": 6, "trajectory": "radial_3d"}])
+def test_trajectories_sample_the_same_k_space(changes, factor):
+    """A spoke along kx is a row of the Cartesian k-space."""
+    common = {"snr_db": None, "oversampling": factor, "off_resonance_hz": 20.0, "n_samples": 32}
+    raster = mri(small(**{**common, **changes, "trajectory": "cartesian", "mask": "full"}))
+    config = small(**{**common, "trajectory": "radial", "n_readouts": 2, **changes})
+    m = mri(config)
+    points = m.acquisition["trajectory"].reshape(-1, len(m.acquisition["order"]))
+    spacing = 1 / (32 * 2e-3)
+    on = np.flatnonzero((np.abs(points[:, :-1]) < 1e-3).all(1) & (np.abs(points[:, -1]) < 249))
+    rows = raster.data[0, :, 16] if config.trajectory == "radial" else raster.data[0, :, 3, 16]
+    assert len(on) >= 1
+    for i in on:
+        expected = rows[:, 16 + round(float(points[i, -1]) / spacing)]
+        np.testing.assert_allclose(m.data[0].reshape(4, -1)[:, i], expected, atol=2e-4 * np.abs(rows).max())
+
+
+def test_a_trajectory_per_frame_is_written(tmp_path):
+    m = mri(small(trajectory="golden_angle", n_frames=3, object="heart", motion="beating", n_readouts=5))
+    assert (m.data.shape, m.acquisition["trajectory"].shape) == ((3, 4, 5, 64), (3, 5, 64, 2))
+    write_measurement(tmp_path / "m.h5", m)
+    assert validate(tmp_path / "m.h5", deep=True) == []
+    still = mri(small(trajectory="spiral", n_readouts=4, full_readouts=4))
+    assert (still.data.shape, still.acquisition["trajectory"].shape) == ((1, 4, 4, 256), (4, 256, 2))
+
+
 # -- coils ---------------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,8 @@ def admm(
         primal, dual = gap(x, z, batch_ndim), gap(z_old, z, batch_ndim)
         fidelity = norm(Ax - y, batch_ndim)
         r = value(prior, z)
+        if r is not None and r.ndim > batch_ndim:  # a movie is one problem of many images
+            r = r.flatten(batch_ndim).sum(-1)
         sigma = noise_level(prior, 1 / float(penalty.reshape(-1)[0]))
         if balance:
             dual_rel = ratio(norm(z - z_old, batch_ndim), norm(u, batch_ndim))
