@@ -56,6 +56,7 @@ class Demo(enum.StrEnum):
 
     mimo_radar = "mimo_radar"
     tomography = "tomography"
+    mri = "mri"
 
 
 class Precision(enum.StrEnum):

@@ -1,4 +1,4 @@
-"""Pictures of movies: frames side by side with the error over time, and an animation. Needs matplotlib, no display."""
+"""Pictures of movies and slices: side by side with their errors, and an animation. Needs matplotlib, no display."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def movie_png(
     first = next(iter(movies.values()))
     times = np.asarray(first.scale("frame"), dtype=float)
     shown = [round(share * (len(times) - 1)) for share in SHOWN]
-    top = float(first.data.max())
+    top = _top(first)
     n = len(movies)
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6}):
         figure = Figure(figsize=(2.3 * n + 1.3, 2.2 * len(shown) + 3.1), dpi=140, layout="constrained")
@@ -68,7 +68,7 @@ def movie_png(
                     axes.set_xlabel("x (mm)")
                 else:
                     axes.set_xticklabels([])
-        figure.colorbar(image, ax=panels, label="attenuation (1/m)", shrink=0.6, pad=0.01)
+        figure.colorbar(image, ax=panels, label=_label(first), shrink=0.6, pad=0.01)
         axes = figure.add_subplot(grid[-1, :])
         for name, values in errors.items():
             axes.plot(times, values, label=name, linewidth=1.2)
@@ -94,7 +94,7 @@ def movie_gif(path: Path, movies: Mapping[str, Volume], *, pixels: int = 256) ->
     from PIL import Image, ImageDraw
 
     first = next(iter(movies.values()))
-    top = float(first.data.max())
+    top = _top(first)
     n_frames = first.n("frame")
     chosen = np.unique(np.linspace(0, n_frames - 1, min(n_frames, MOST_FRAMES)).round().astype(int))
     head = 18
@@ -120,8 +120,66 @@ def movie_gif(path: Path, movies: Mapping[str, Volume], *, pixels: int = 256) ->
     write_bytes(path, buffer.getvalue())
 
 
+def slices_png(
+    path: Path, volumes: Mapping[str, Volume], *, title: str = "", captions: Mapping[str, str] | None = None
+) -> None:
+    """The middle slice of each volume, above its difference from the first.
+
+    Args:
+        path: PNG to write, atomically.
+        volumes: by name, in the order of the columns; magnitudes of complex ones. The first sets the colours, 0 to its
+            largest value; differences are shown up to a fifth of it.
+        title: above all. captions: a second line below a volume's name.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    first = next(iter(volumes.values()))
+    top, n = _top(first), len(volumes)
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(2.3 * n + 1.3, 6.0), dpi=140, layout="constrained")
+        FigureCanvasAgg(figure)
+        rows = figure.subplots(2, n, squeeze=False)
+        image: Any = None
+        difference: Any = None
+        for c, (name, volume) in enumerate(volumes.items()):
+            image = rows[0, c].imshow(_slice(volume, 0), **_drawing(volume, top))
+            more = (captions or {}).get(name, "")
+            rows[0, c].set_title(f"{name}\n{more}" if more else name)
+            if c == 0:
+                rows[0, 0].set_xlabel("x (mm)")
+                rows[0, 0].set_ylabel("y (mm)")
+                rows[1, 0].set_axis_off()
+                continue
+            options = {**_drawing(volume, top), "cmap": "RdBu_r", "vmin": -top / 5, "vmax": top / 5}
+            difference = rows[1, c].imshow(_slice(volume, 0) - _slice(first, 0), **options)
+            rows[0, c].set(xticklabels=[], yticklabels=[])
+            rows[1, c].set_xlabel("x (mm)")
+            if c > 1:
+                rows[1, c].set_yticklabels([])
+        figure.colorbar(image, ax=rows[0].tolist(), label=_label(first), shrink=0.8, pad=0.01)
+        if difference is not None:
+            figure.colorbar(difference, ax=rows[1].tolist(), label="difference", shrink=0.8, pad=0.01)
+        if title:
+            figure.suptitle(title, fontsize=10)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+
+
+def _top(volume: Volume) -> float:
+    data = np.asarray(volume.data)
+    return float((np.abs(data) if np.iscomplexobj(data) else data).max())
+
+
+def _label(volume: Volume) -> str:
+    return "attenuation (1/m)" if volume.quantity == "attenuation" else "magnitude"
+
+
 def _slice(movie: Volume, frame: int) -> np.ndarray:
     data = np.asarray(movie.data)
+    data = np.abs(data) if np.iscomplexobj(data) else data
     data = data if movie.axes[0] == "frame" else data[None]
     return np.asarray(data[min(frame, len(data) - 1), data.shape[1] // 2])
 

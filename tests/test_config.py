@@ -165,7 +165,7 @@ def test_unknown_method_names_the_nearest():
         find_method("backprojecton")
 
 
-@pytest.mark.parametrize("name", [*(m.full_name for m in METHODS), "mimo_radar", "tomography"])
+@pytest.mark.parametrize("name", [*(m.full_name for m in METHODS), "mimo_radar", "tomography", "mri"])
 def test_init_prints_toml_that_check_accepts(name, tmp_path):
     text = config_template(name)
     tomllib.loads(text)
@@ -180,12 +180,16 @@ def test_init_prints_toml_that_check_accepts(name, tmp_path):
 @pytest.mark.parametrize("name", ["tv", "pnp"])
 def test_one_name_two_modalities(name, tmp_path):
     plain, radar, other = (cli("config", "init", n).out for n in (name, f"mimo_radar:{name}", f"tomography:{name}"))
-    assert f"of the same name elsewhere: backcast config init tomography:{name}\n" in plain
+    inits = f"backcast config init tomography:{name} and backcast config init mri:{name}"
+    assert f"of the same name elsewhere: {inits}\n" in plain
     assert tomllib.loads(plain) == tomllib.loads(radar) != tomllib.loads(other)
     assert tomllib.loads(other)["method"] == name
     file = tmp_path / "c.toml"
     file.write_text(f'method = "{name}"\nseed = 3\n')
-    assert cli("config", "check", file).out == f"{file}: fits method mimo_radar:{name} and tomography:{name}\n"
+    assert (
+        cli("config", "check", file).out
+        == f"{file}: fits method mimo_radar:{name} and tomography:{name} and mri:{name}\n"
+    )
     file.write_text(f'method = "tomography:{name}"\n[solver]\nmax_iter = 7\n')
     assert cli("config", "check", file).out == f"{file}: fits method tomography:{name}\n"
     assert tomllib.loads(cli("config", "show", "-c", file).out)["solver"]["max_iter"] == 7
