@@ -25,6 +25,8 @@ from pipelines.radar import MeasurementError
 
 #: Pixels of a file without field of view, metres.
 ASSUMED_PIXEL_M = 1e-3
+#: Samples of a fully sampled centre that calibration needs along every encoded axis.
+LEAST_CENTRE = 6
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def read_scan(m: Measurement, config: MriConfig, setting: Setting, *, combine: b
     if n_coils == 1 and maps is None:
         maps = torch.ones(1, 1, *voxels.shape, dtype=dtype)
     elif combine and maps is None:
+        if points is None:
+            check_centre(samples, centered=bool(m.acquisition.get("fft_centered", True)))
         maps = estimate_maps(samples, voxels, config.coils, points, notes)
     if not combine:
         A: LinearOperator = CoilImages(_operator(m, samples, voxels, points, maps_of_one(voxels, dtype)), n_coils)
@@ -177,6 +181,36 @@ def read_scan(m: Measurement, config: MriConfig, setting: Setting, *, combine: b
         stored=_storing(voxels, has_sets=len(A.in_shape) == 5),
         notes=notes,
     )
+
+
+def check_centre(samples: Samples, *, centered: bool) -> None:
+    """A fully sampled centre, of all frames together, that sensitivities can be estimated from.
+
+    Raises:
+        MeasurementError: fewer than `LEAST_CENTRE` samples of it along an encoded axis.
+    """
+    seen = samples.mask.any(0)
+    seen = seen if centered else torch.fft.fftshift(seen, dim=(-2, -1) if samples.by_slice else (-3, -2, -1))
+    seen = seen.all(0, keepdim=True) if samples.by_slice else seen
+    names, sizes = ("kz", "ky", "kx"), [1, 1, 1]
+    growing = [n > 1 for n in seen.shape]
+    while any(growing):
+        for i in range(3):
+            if not growing[i]:
+                continue
+            wider = [k + (axis == i) for axis, k in enumerate(sizes)]
+            block = seen[
+                tuple(slice(n // 2 - k // 2, n // 2 - k // 2 + k) for n, k in zip(seen.shape, wider, strict=True))
+            ]
+            growing[i] = bool(block.all()) and wider[i] <= seen.shape[i]
+            sizes = wider if growing[i] else sizes
+    for name, size, n in zip(names, sizes, seen.shape, strict=True):
+        if n > 1 and size < min(LEAST_CENTRE, n):
+            raise MeasurementError(
+                f"/measurement/mask: expected a fully sampled centre of {LEAST_CENTRE} samples or more along {name}, "
+                f"to estimate the coils' sensitivities from, found {size}; write /calibration/coil_sensitivities, or "
+                "check that the zero frequency is where fft_centered says"
+            )
 
 
 def maps_of_one(voxels: Voxels, dtype: torch.dtype) -> Tensor:

@@ -263,6 +263,11 @@ MISTAKES = [
     (spoiled, (), "the first at [0, 1, 16, 3] (slice, coil, ky, kx)"),
     (lambda: dataclasses.replace(scan(), data=np.zeros((1, 4, 32, 32), np.complex64), mask=None), (), "only zeros"),
     (lambda: dataclasses.replace(scan(), mask=np.zeros((32, 1), np.uint8)), (), "the mask is all zero"),
+    (
+        lambda: scan(maps_known=False, calibration=0),
+        (),
+        "expected a fully sampled centre of 6 samples or more along ky",
+    ),
     (lambda: scan(maps_known=False), ("coils.maps=file",), "set coils.maps to espirit"),
     (
         lambda: dataclasses.replace(
