@@ -31,7 +31,7 @@ from imaging import metrics, sbl
 from imaging.operators import Kronecker
 from imaging.operators.kronecker import mode_products
 from imaging.operators.steering import array_coordinates, steering
-from imaging.sbl import classical, decomposed, greedy
+from imaging.sbl import classical, combined, decomposed, greedy
 from imaging.sbl.least_squares import oracle_least_squares
 from imaging.sbl.offgrid import Steering, largest_peaks
 
@@ -163,21 +163,6 @@ def em(
     return run
 
 
-def polished(base: Estimate, threshold: float = 1e-3) -> Estimate:
-    """Rank-one least squares on the support that an estimate finds (KS 5.5)."""
-
-    def run(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
-        x, iterations, noise = base(t)
-        power = x.abs().square()
-        masks = []
-        for i in range(1, 4):
-            each = power.sum([k for k in (1, 2, 3) if k != i])
-            masks.append(each > threshold * each.amax(-1, keepdim=True))
-        return decomposed.rank_one_polish(t.A, t.y, masks)[0], iterations, noise
-
-    return run
-
-
 def greedy_kronecker(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
     state, _, iterations = sbl.estimate(t.A, t.y, greedy.komp, stop=greedy.finished, max_iter=30)
     return state.x, iterations, None
@@ -202,8 +187,36 @@ def rank_one_oracle(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
     return decomposed.rank_one_polish(t.A, t.y, masks)[0], torch.zeros(len(t.y)), None
 
 
-#: Ours as the command line has it.
-DEFAULT = {"krosbl-mm": em(sbl.mm_krosbl, tol=0.0, max_iter=300, prune=1e-3)}
+def ours(*, known: bool = True, check: bool = True, **options: Any) -> Estimate:
+    """krosbl-mm as the command line has it."""
+
+    def run(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
+        noise = {"noise_var": t.noise_var} if known else {}
+        state, _, iterations = sbl.estimate(
+            t.A, t.y, combined.svd_mm_krosbl, stop=combined.settled(1e-6), max_iter=300, **noise, **options
+        )
+        if check:
+            state, _ = combined.polish(t.A, t.y, state)
+        return state.x, iterations, None if known else state.noise_var / t.noise_var
+
+    return run
+
+
+def wide_svd(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
+    """krosbl-svd as the command line has it."""
+    state, _, iterations = sbl.estimate(
+        t.A, t.y, sbl.svd_krosbl, noise_var=t.noise_var, start_var=combined.wide_start("svd", t.A, t.y)
+    )
+    return state.x, iterations, None
+
+
+DEFAULT = {
+    "krosbl-mm": ours(),
+    "krosbl-mm, noise unknown": ours(known=False),
+    "krosbl-mm, no polish": ours(check=False),
+    "krosbl-mm, plain": em(sbl.mm_krosbl, tol=0.0, max_iter=300, prune=1e-3),
+    "krosbl-svd, wide start": wide_svd,
+}
 ONE = {"start_var": 1.0}
 #: Published thresholds of KS 1.8.
 SYNTHETIC: dict[str, Estimate] = {
@@ -211,11 +224,8 @@ SYNTHETIC: dict[str, Estimate] = {
     "krosbl-svd": em(sbl.svd_krosbl, prune=1e-3, **ONE),
     "ksbl": em(sbl.ksbl, prune=1e-2, **ONE),
     **DEFAULT,
-    "krosbl-mm + rank one": polished(DEFAULT["krosbl-mm"]),
-    "krosbl-svd + rank one": polished(em(sbl.svd_krosbl, prune=1e-3, **ONE)),
     "krosbl-am, noise unknown": em(sbl.am_krosbl, known=False, prune=5e-3, inner_tol=0.0, inner_atol=1e-5, **ONE),
     "krosbl-svd, noise unknown": em(sbl.svd_krosbl, known=False, prune=5e-4, **ONE),
-    "krosbl-mm, noise unknown": em(sbl.mm_krosbl, known=False, tol=0.0, max_iter=300, prune=1e-3),
     "dsbl": em(decomposed.dsbl, known=False, tol=1e-5, max_iter=200),
     "komp": greedy_kronecker,
     "oracle": oracle,
@@ -231,14 +241,12 @@ SURFACE: dict[str, Estimate] = {
     "sbl": em(classical.sbl, prune=1e-4, start_var=1.0),
     "pcsbl": em(classical.pcsbl),
     **DEFAULT,
-    "krosbl-mm 0.5": em(sbl.mm_krosbl, tol=0.0, max_iter=300, coupling=(0.5, 0.0, 0.5)),
-    "krosbl-mm 0.8": em(sbl.mm_krosbl, tol=0.0, max_iter=300, coupling=(0.8, 0.0, 0.8)),
-    "krosbl-mm + rank one": polished(DEFAULT["krosbl-mm"]),
-    "krosbl-mm 0.5 + rank one": polished(em(sbl.mm_krosbl, tol=0.0, max_iter=300, coupling=(0.5, 0.0, 0.5))),
-    "krosbl-mm, noise unknown": em(sbl.mm_krosbl, known=False, tol=0.0, max_iter=300),
-    "krosbl-mm 0.5, noise unknown": em(sbl.mm_krosbl, known=False, tol=0.0, max_iter=300, coupling=(0.5, 0.0, 0.5)),
+    "krosbl-mm, coupling 0.5": ours(coupling=(0.5, 0.0, 0.5)),
+    "krosbl-mm, plain 0.5": em(sbl.mm_krosbl, tol=0.0, max_iter=300, coupling=(0.5, 0.0, 0.5)),
+    "krosbl-mm, plain 0.8": em(sbl.mm_krosbl, tol=0.0, max_iter=300, coupling=(0.8, 0.0, 0.8)),
     "dsbl": em(decomposed.dsbl, known=False, tol=1e-5, max_iter=200),
     "oracle": oracle,
+    "oracle, rank one": rank_one_oracle,
 }
 #: The six of the published experiment.
 SIX = ("krosbl-svd", "krosbl-am", "pckrosbl 0.8", "pckrosbl 0.5", "sbl", "pcsbl")
@@ -303,7 +311,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         SNRS,
         100,
         lambda trials, v: synthetic(trials, snr_db=v, generic=True),
-        _some(SYNTHETIC, "krosbl-am", "krosbl-svd", "krosbl-mm", "krosbl-mm + rank one", "dsbl", "oracle"),
+        _some(SYNTHETIC, "krosbl-am", "krosbl-svd", *DEFAULT, "dsbl", "oracle"),
     ),
     "decomposed": Experiment(
         "channel over a surface, 4 pilots, 10 patterns, 8-QAM (KS 3.8)",
@@ -312,8 +320,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         50,
         lambda trials, v: surface(trials, snr_db=v, order=8, n_pilots=4, n_configs=10),
         {
-            **_some(SURFACE, "krosbl-svd", "krosbl-am", "sbl", *DEFAULT, "krosbl-mm 0.5", "krosbl-mm + rank one"),
-            **_some(SURFACE, "krosbl-mm 0.5 + rank one", "krosbl-mm, noise unknown", "dsbl", "oracle"),
+            **_some(SURFACE, "krosbl-svd", "krosbl-am", *DEFAULT, "dsbl", "oracle", "oracle, rank one", "sbl"),
             "omp": greedy_plain,
         },
         {"sbl": 10},
@@ -325,7 +332,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             SNRS,
             100,
             lambda trials, v, k=k: surface(trials, snr_db=v, n_pilots=6, n_configs=k),  # type: ignore[misc]
-            {**_some(SURFACE, "krosbl-svd", "krosbl-am", *DEFAULT, "krosbl-mm 0.5"), "omp": greedy_plain},
+            {**_some(SURFACE, "krosbl-svd", "krosbl-am", "krosbl-mm", "krosbl-mm, plain"), "omp": greedy_plain},
         )
         for k in (4, 6, 8, 10)
     },

@@ -17,7 +17,7 @@ from imaging import sbl
 from imaging.operators import Kronecker
 from imaging.operators.kronecker import mode_products
 from imaging.operators.steering import array_coordinates, steering, surface_atoms, uniform_directions
-from imaging.sbl import classical, decomposed, greedy
+from imaging.sbl import classical, combined, decomposed, greedy
 from imaging.sbl.least_squares import least_squares
 from imaging.sbl.offgrid import Steering
 from imaging.solvers.run import KeepBest
@@ -104,9 +104,10 @@ class Pilots:
 
     Attributes:
         A: the factors that the data see, in the file's order.
-        y: (problem, M_1, M_2, M_3), problems being frames and subcarriers, for a transmit power of 1 W.
-        noise_var: of a sample of y; None where it is to be estimated.
-        power: transmit power in W: what variances of y are multiplied with to be in W.
+        y: (problem, M_1, M_2, M_3), problems being frames and subcarriers, mean power 1.
+        scale: what y and coefficients are multiplied with to be those of a transmit power of 1 W, (problem,).
+        noise_var: of a sample of y, (problem,); None where it is to be estimated.
+        power: transmit power in W.
         factors: of the dictionary, with all patterns.
         tx_steering: conj(A_T) (tx, N) for the channel at all transmit elements; None where nothing tells it.
         batch: the axes frame and subcarrier.
@@ -117,7 +118,8 @@ class Pilots:
 
     A: Kronecker
     y: Tensor
-    noise_var: float | None
+    scale: Tensor
+    noise_var: Tensor | None
     power: float
     factors: tuple[Factor, ...]
     tx_steering: Tensor | None
@@ -140,12 +142,11 @@ def omp(m: Measurement, config: OmpConfig, setting: Setting) -> Plan:
     """Orthogonal matching pursuit (KS 1.10), with the noise as its goal where that is known."""
     pilots = read_pilots(m, config, setting)
     table = config.omp
-    goal: dict[str, Any] = {"noise_var": pilots.noise_var}
     if pilots.noise_var is None:
-        goal = {"residual": table.residual}
         pilots.notes.append(f"noise: not known, omp ends at a residual of {table.residual:g} of the data's norm")
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
+        goal: dict[str, Any] = {"residual": table.residual} if noise_var is None else {"noise_var": noise_var}
         return greedy.omp(pilots.A, y, max_atoms=table.max_atoms, start=start, **goal)
 
     return _iterative(pilots, solver, stop=greedy.finished, max_iter=table.max_atoms)
@@ -156,7 +157,7 @@ def komp(m: Measurement, config: KompConfig, setting: Setting) -> Plan:
     pilots = read_pilots(m, config, setting)
     table = config.komp
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
         return greedy.komp(pilots.A, y, residual=table.residual, max_per_factor=table.max_per_factor, start=start)
 
     return _iterative(pilots, solver, stop=greedy.finished, max_iter=3 * table.max_per_factor)
@@ -174,9 +175,9 @@ def pcsbl(m: Measurement, config: PcSblConfig, setting: Setting) -> Plan:
         raise MeasurementError(
             "/acquisition/noise_variance: pcsbl has to know the noise, found nothing; write it, or set noise.variance"
         )
-    noise_var = pilots.noise_var
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
+        assert noise_var is not None
         return classical.pcsbl(pilots.A, y, noise_var=noise_var, start=start)
 
     table = config.solver
@@ -191,15 +192,42 @@ def krosbl_am(m: Measurement, config: KroAmConfig, setting: Setting) -> Plan:
 
 
 def krosbl_svd(m: Measurement, config: KroSvdConfig, setting: Setting) -> Plan:
-    """Kronecker-structured SBL, rank-one projection (KS 1.5)."""
-    return _bayesian(m, config, setting, sbl.svd_krosbl, {"prune": config.solver.prune})
+    """Kronecker-structured SBL, rank-one projection (KS 1.5), from a wide start."""
+    t = config.solver
+    pilots = read_pilots(m, config, setting)
+
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
+        wide = combined.wide_start("krosbl-svd", pilots.A, y, t.width) if start is None else None
+        return sbl.svd_krosbl(pilots.A, y, noise_var=noise_var, prune=t.prune, start=start, start_var=wide)
+
+    return _iterative(pilots, solver, stop=sbl.evidence_change_below(t.tol), max_iter=t.max_iter)
 
 
 def krosbl_mm(m: Measurement, config: KroMmConfig, setting: Setting) -> Plan:
-    """Kronecker-structured SBL, square-root majorise-minimise updates (KS 1.7, 5.5)."""
+    """Kronecker-structured SBL, square-root majorise-minimise updates (KS 1.7, 5.5) after some rank-one projections."""
     t = config.solver
-    options = {"prune": t.prune, "sequential": t.sequential, "coupling": t.coupling if any(t.coupling) else ()}
-    return _bayesian(m, config, setting, sbl.mm_krosbl, options)
+    pilots = read_pilots(m, config, setting)
+    if t.first >= t.max_iter:
+        raise MeasurementError(f"[solver] first: expected below max_iter = {t.max_iter}, found {t.first}; lower it")
+
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
+        return combined.svd_mm_krosbl(
+            pilots.A,
+            y,
+            first=t.first,
+            coupling=t.coupling if any(t.coupling) else (),
+            noise_var=noise_var,
+            prune=t.prune,
+            start=start,
+        )
+
+    def finish(y: Tensor, state: Any) -> State:
+        state, polished = combined.polish(pilots.A, y, state, check=t.polish == "auto")
+        pilots.facts.setdefault("rank_one", []).extend(polished.tolist())
+        return state
+
+    last = None if t.polish == "never" else finish
+    return _iterative(pilots, solver, stop=combined.settled(t.tol, t.first), max_iter=t.max_iter, finish=last)
 
 
 def pckrosbl(m: Measurement, config: PcKroConfig, setting: Setting) -> Plan:
@@ -214,7 +242,7 @@ def dsbl(m: Measurement, config: DsblConfig, setting: Setting) -> Plan:
     pilots = read_pilots(m, config, setting)
     table = config.solver
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
         return decomposed.dsbl(pilots.A, y, prune=table.prune, start=start)
 
     return _iterative(pilots, solver, stop=sbl.gamma_change_below(table.tol), max_iter=table.max_iter)
@@ -226,7 +254,7 @@ def offgrid(m: Measurement, config: OffgridConfig, setting: Setting) -> Plan:
     table = config.solver
     rays = [_ray(m, factor, pilots) for factor in pilots.factors]
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
         seen = [seen for seen, _ in rays]
         return decomposed.dsbl(pilots.A, y, steering=seen, n_paths=table.n_paths, start=start)
 
@@ -280,31 +308,43 @@ def _bayesian(
     pilots = read_pilots(m, config, setting)
     table: StopTable = config.solver
 
-    def solver(y: Tensor, start: Any) -> Iterator[State]:
-        return estimator(pilots.A, y, noise_var=pilots.noise_var, start=start, **options)
+    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
+        return estimator(pilots.A, y, noise_var=noise_var, start=start, **options)
 
     return _iterative(pilots, solver, stop=sbl.evidence_change_below(table.tol), max_iter=table.max_iter)
 
 
 def _iterative(
     pilots: Pilots,
-    solver: Callable[[Tensor, Any], Iterator[State]],
+    solver: Callable[[Tensor, Tensor | None, Any], Iterator[State]],
     *,
     stop: Callable[[Any], Tensor],
     max_iter: int,
+    finish: Callable[[Tensor, Any], State] | None = None,
 ) -> Plan:
     def part(index: Tensor) -> Part:
         y = pilots.y[index]
+        noise_var = None if pilots.noise_var is None else pilots.noise_var[index]
+
+        def solve(some: Tensor, start: Any) -> Iterator[State]:
+            some = some.to(y.device)
+            return solver(y[some], None if noise_var is None else noise_var[some], start)
 
         def spread(state: Any) -> Tensor | None:
             if not isinstance(state, sbl.SblState):
                 return None
-            _note_noise(pilots, state.noise_var)
+            _note_noise(pilots, state.noise_var * pilots.scale[index].square())
             if isinstance(state, decomposed.DecomposedState):
                 _note_decomposition(pilots, state)
             return state.std
 
-        return _part(pilots, index, solve=lambda some, start: solver(y[some.to(y.device)], start), spread=spread)
+        return _part(
+            pilots,
+            index,
+            solve=solve,
+            finish=None if finish is None else lambda state: finish(y, state),
+            spread=spread,
+        )
 
     return _plan(
         pilots,
@@ -343,7 +383,7 @@ def _part(pilots: Pilots, index: Tensor, **more: Any) -> Part:
         frames=tuple(index.tolist()),
         operator=pilots.A,
         y=pilots.y[index],
-        scale=torch.ones(len(index), dtype=torch.float64, device=pilots.y.device),
+        scale=pilots.scale[index],
         **more,
     )
 
@@ -370,10 +410,10 @@ def _plan(pilots: Pilots, part: Callable[[Tensor], Part], **more: Any) -> Plan:
 
 def _note_noise(pilots: Pilots, noise_var: Tensor) -> None:
     """The noise variance goes into the provenance, of every problem where it was estimated."""
-    if pilots.noise_var is not None:
-        pilots.facts["noise_variance"] = pilots.noise_var * pilots.power
-        return
     values = (noise_var.reshape(-1) * pilots.power).tolist()
+    if pilots.noise_var is not None:
+        pilots.facts["noise_variance"] = values[0]
+        return
     pilots.facts.setdefault("noise_variance", []).extend(values)
     if len(pilots.facts["noise_variance"]) == len(pilots.y):
         shown = ", ".join(f"{v:.3g}" for v in pilots.facts["noise_variance"][:3])
@@ -468,13 +508,21 @@ def read_pilots(m: Measurement, config: OnGridConfig | OffgridConfig, setting: S
         seen[0] = rest @ seen[0]
         notes.append("data: what all patterns have in common is taken out, the direct path with it")
     dtype = torch.complex128 if config.precision == "double" else torch.complex64
-    noise_var, how = _noise_variance(m, config)
+    scale = y.abs().square().flatten(1).mean(1).sqrt()
+    if not bool((scale > 0).all()):
+        raise MeasurementError(
+            "/measurement/data: expected samples that differ between patterns, found all alike; nothing is left when "
+            "the direct path is taken out"
+        )
+    variance, how = _noise_variance(m, config)
+    noise_var = None if variance is None else (variance / power / scale.square()).to(setting.device)
     if how:
         notes.append(how)
     return Pilots(
         A=_operator(seen, dtype, setting.device, factors),
-        y=y.to(dtype).to(setting.device).contiguous(),
-        noise_var=None if noise_var is None else noise_var / power,
+        y=(y / scale[:, None, None, None]).to(dtype).to(setting.device).contiguous(),
+        scale=scale.to(setting.device),
+        noise_var=noise_var,
         power=power,
         factors=factors,
         tx_steering=_tx_steering(m, factors[sides.index("tx")], training, notes),

@@ -14,6 +14,10 @@ Strengths = tuple[Strength, Strength, Strength]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Paths = Annotated[int, Field(ge=1)]
 Shares = tuple[Share, Share, Share]
+PRUNE = (
+    "variances below this share of the largest of their factor are 0 for good; one number, or three (surface, "
+    "transmitter, receiver)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -68,32 +72,43 @@ class SblSolverTable(StopTable):
 class KroneckerSolverTable(StopTable):
     """[solver] of Kronecker-structured SBL."""
 
-    prune: Share | Shares = Field(
-        default=1e-3,
-        description="variances below this share of the largest of their factor are 0 for good; one number, or three "
-        "(surface, transmitter, receiver)",
-    )
+    prune: Share | Shares = Field(default=1e-3, description=PRUNE)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AmSolverTable(KroneckerSolverTable):
     """[solver] of krosbl-am."""
 
+    prune: Share | Shares = Field(default=(1e-2, 1e-1, 1e-3), description=PRUNE)
     inner_tol: float = Field(default=1e-4, gt=0, description="relative change of the variances that ends the M-step")
     max_sweeps: int = Field(default=100, ge=1, description="over the factors, per M-step")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SvdSolverTable(KroneckerSolverTable):
+    """[solver] of krosbl-svd."""
+
+    width: float = Field(
+        default=100.0, gt=0, description="where variances start, over what explains the power of the data"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MmSolverTable(KroneckerSolverTable):
     """[solver] of krosbl-mm."""
 
+    first: int = Field(
+        default=30, ge=0, description="iterations of rank-one projections (krosbl-svd) that come first; 0 for none"
+    )
+    polish: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="rank-one least squares on the support that was found; auto: where the data can be of rank one",
+    )
+
     coupling: Strengths = Field(
         default=(0.0, 0.0, 0.0),
         description="of neighbouring directions, per factor (surface, transmitter, receiver); 0.5 suits block-sparse "
         "channels",
-    )
-    sequential: bool = Field(
-        default=False, description="an E-step for each factor: slower, and the evidence never falls"
     )
 
 
@@ -101,6 +116,7 @@ class MmSolverTable(KroneckerSolverTable):
 class PcSolverTable(KroneckerSolverTable):
     """[solver] of pckrosbl."""
 
+    prune: Share | Shares = Field(default=(1e-2, 1e-1, 1e-2), description=PRUNE)
     coupling: Strengths = Field(default=(0.8, 0.0, 0.8), description="of neighbouring directions, per factor")
     max_sweeps: int = Field(default=9, ge=1, description="over the factors, per M-step")
 
@@ -201,7 +217,7 @@ class KroAmConfig(NoisyConfig):
 class KroSvdConfig(NoisyConfig):
     """Rank-one SVD."""
 
-    solver: KroneckerSolverTable = KroneckerSolverTable()
+    solver: SvdSolverTable = SvdSolverTable()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -66,6 +66,7 @@ class Part:
             direct method.
         movie: the frames are one problem: y, scale and epsilon have one row, and images are (1, frame, ...).
         stored: from images of the operator to what is kept of them, e.g. a crop; None keeps all.
+        finish: what is made of the last state; None leaves it.
         spread: standard deviations of the image of the last state (None for a direct method, asked after it); None
             without any.
     """
@@ -79,6 +80,7 @@ class Part:
     solve: Callable[[Tensor, Any], Iterator[State]] | None = None
     movie: bool = False
     stored: Callable[[Tensor], Tensor] | None = None
+    finish: Callable[[State], State] | None = None
     spread: Callable[[State | None], Tensor | None] | None = None
 
     @property
@@ -381,7 +383,7 @@ METHODS: tuple[Method, ...] = (
         name="krosbl-mm",
         modalities=("irs_mimo",),
         kind="iterative, classical",
-        summary="Kronecker-structured sparse Bayesian learning with square-root (majorise-minimise) updates",
+        summary="Kronecker-structured sparse Bayesian learning: rank-one projections, then majorise-minimise updates",
         config=irs.KroMmConfig,
         function="pipelines.irs_mimo:krosbl_mm",
     ),

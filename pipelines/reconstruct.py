@@ -342,7 +342,8 @@ def _iterate(
 
     def record(state: State, active: Tensor) -> None:
         elapsed = time.monotonic() - clock
-        rows = _rows(state, y_norm[active.to(y_norm.device)], elapsed)
+        here = active.to(y_norm.device)
+        rows = _rows(state, y_norm[here], part.scale[here], elapsed)
         if truth is not None:
             estimate = state.x if plan.image is None else plan.image(state)
             estimate = estimate if part.stored is None else part.stored(estimate)
@@ -370,6 +371,7 @@ def _iterate(
         keep_best=plan.keep_best or KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
     )
     log.outcomes.extend(outcomes)
+    state = state if part.finish is None else part.finish(state)
     if Outcome.INTERRUPTED in outcomes:
         raise KeyboardInterrupt  # a half-solved image is no result
     if part.epsilon is not None:
@@ -391,7 +393,7 @@ def _iterate(
     return image, state
 
 
-def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
+def _rows(state: State, y_norm: Tensor, scale: Tensor, elapsed: float) -> list[Row]:
     columns: dict[str, list[float]] = {
         "data_fidelity": (state.data_fidelity.to(y_norm.device) / y_norm).tolist(),
         "primal_residual": state.primal.tolist(),
@@ -407,7 +409,7 @@ def _rows(state: State, y_norm: Tensor, elapsed: float) -> list[Row]:
         columns["dual_change"] = change.tolist()
     noise_var = getattr(state, "noise_var", None)
     if noise_var is not None:
-        columns["sigma"] = noise_var.sqrt().tolist()
+        columns["sigma"] = (noise_var.sqrt() * scale).tolist()  # of the samples: a noise that is learnt
     if state.sigma is not None:
         columns["sigma"] = [state.sigma] * len(y_norm)
     return [
