@@ -57,6 +57,7 @@ class Demo(enum.StrEnum):
     mimo_radar = "mimo_radar"
     tomography = "tomography"
     mri = "mri"
+    irs_mimo = "irs_mimo"
 
 
 class Precision(enum.StrEnum):

@@ -9,6 +9,7 @@ import numpy as np
 
 from data import read_measurement, read_reconstruction
 from pipelines import batch, evaluate
+from pipelines.channel_figures import channel_png
 from pipelines.config import ConfigError
 from pipelines.figures import projections_png
 from pipelines.movie_figures import movie_gif, movie_png, slices_png
@@ -19,6 +20,7 @@ METHODS = {
     "mimo_radar": ("backprojection", "l1", "tv", "pnp"),
     "tomography": ("fbp", "psm", "redpsm"),
     "mri": ("adjoint", "sense", "l1wavelet", "pnp"),
+    "irs_mimo": ("ls", "omp", "sbl", "krosbl-svd", "krosbl-mm"),
 }
 MOVIE_METHODS = ("sense", "psm", "lps", "redpsm")
 #: Poisson discs of a head, and every twelfth line of a heart that beats.
@@ -47,6 +49,11 @@ TITLES = {
     "sense": "SENSE",
     "l1wavelet": "l1-wavelet",
     "lps": "L + S",
+    "ls": "least squares",
+    "omp": "OMP",
+    "sbl": "SBL",
+    "krosbl-svd": "KroSBL, SVD",
+    "krosbl-mm": "KroSBL, MM",
 }
 
 
@@ -55,7 +62,7 @@ def run_demo(modality: str, output: Path, *, seed: int, say: Callable[[str], Non
 
     Args:
         modality: "mimo_radar": a letter at 0.5 m seen by crossed linear arrays; "tomography": a slice that moves, one
-            projection per instant; "mri": a slice of a head, and a heart that beats.
+            projection per instant; "mri": a slice of a head, and a heart that beats; "irs_mimo": pilots over a surface.
         output: folder for scans/, volumes/METHOD/ and the pictures.
         seed: of scene and noise.
         say: told what happens.
@@ -68,6 +75,8 @@ def run_demo(modality: str, output: Path, *, seed: int, say: Callable[[str], Non
     """
     if modality == "mri":
         return _mri_demo(output, seed=seed, say=say)
+    if modality == "irs_mimo":
+        return _channel_demo(output, seed=seed, say=say)
     scan = output / "scans" / f"{modality}_0000.h5"
     if modality == "tomography":
         say(f"simulating {scan}: a slice that moves, 128 instants, one projection each")
@@ -128,6 +137,31 @@ def _reconstructed(
             raise ConfigError(f"demo: {planned.entries[0].reason}")
         results[name] = planned.entries[0].result
     return results
+
+
+def _channel_demo(output: Path, *, seed: int, say: Callable[[str], None]) -> tuple[str, Path]:
+    """A channel of 5832 unknown coefficients from 384 samples."""
+    scan = output / "scans" / "irs_mimo_0000.h5"
+    say(f"simulating {scan}: 3 pilots under 8 patterns of a surface with 256 elements, 6 to 16 antennas, 8 dB")
+    list(
+        simulate_files("irs_mimo", output / "scans", seed=seed, assignments=("snr_db=8", "n_configs=8"), overwrite=True)
+    )
+    results = _reconstructed("irs_mimo", scan, METHODS["irs_mimo"], output / "channels", say)
+    finder = evaluate.TruthFinder(scan)
+    figures = {name: evaluate.evaluate(path, finder) for name, path in results.items()}
+    picture = output / "irs_mimo.png"
+    channel_png(
+        picture,
+        read_measurement(scan),
+        {TITLES[name]: read_reconstruction(path) for name, path in results.items()},
+        title="A channel over a reflecting surface: 384 samples at 8 dB, 5832 coefficients, 9 of them not 0",
+        captions={
+            "truth": "pattern of largest gain",
+            **{TITLES[n]: f"NMSE {e.value('nmse_db'):.1f} dB" for n, e in figures.items()},
+        },
+        spectra=tuple(TITLES[n] for n in ("omp", "krosbl-svd", "krosbl-mm")),
+    )
+    return evaluate.table(list(figures.values())), picture
 
 
 def _mri_demo(output: Path, *, seed: int, say: Callable[[str], None]) -> tuple[str, Path]:

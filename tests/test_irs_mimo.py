@@ -5,6 +5,7 @@ import json
 import math
 
 import h5py
+import matplotlib.image as image
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from data import DataFormatError, read_measurement, read_reconstruction, write_measurement, write_reconstruction
 from data.measurement import Volume
 from data.simulate import IrsMimoSimulation, irs_mimo
+from pipelines.channel_figures import channel_png, spectrum
 from pipelines.channel_quality import channel_quality
 from pipelines.cli import app
 from pipelines.config import resolve
@@ -458,3 +460,25 @@ def test_offgrid_takes_lines():
 def test_two_noises_are_refused():
     with pytest.raises(ValueError, match="expected one of variance, estimate"):
         configured("krosbl-mm", "noise.variance=1.0", "noise.estimate=true")
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_of_spectra_and_channels(tmp_path):
+    m = scan(n_subcarriers=2)
+    results = {name: reconstruct(m, name) for name in ("ls", "krosbl-mm")}
+    path = tmp_path / "channels.png"
+    channel_png(path, m, results, title="channels", captions={"truth": "8 patterns"})
+    picture = image.imread(path)
+    assert min(picture.shape[:2]) > 600
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
+
+
+def test_a_spectrum_is_the_power_of_each_direction():
+    x, deviation = np.zeros((3, 2, 2), np.complex64), np.full((3, 2, 2), 0.1)
+    x[1, 0, 1], x[1, 1, 1] = 3, 4j
+    size, error = spectrum(x, deviation, 0)
+    np.testing.assert_allclose(size, [0, 5, 0])
+    np.testing.assert_allclose(error, [0.2, 0.1, 0.2])
+    assert spectrum(x, None, 2)[1] is None
