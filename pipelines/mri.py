@@ -58,7 +58,7 @@ MORE_KNOTS = 2
 
 def adjoint(m: Measurement, config: AdjointConfig, setting: Setting) -> Plan:
     """Zero-filled or gridded image: coil images combined with their sensitivities, or root sum of squares."""
-    scan = read_scan(m, config, setting, combine=config.adjoint.combine == "maps")
+    scan = read_scan(m, config, setting, combine=config.adjoint.combine == "maps", weighted=False)
     notes = list(scan.notes)
     if scan.weights is not None:
         notes.append("adjoint: samples weighted by the area of k-space that each stands for")

@@ -31,6 +31,17 @@ class CoilsTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrajectoryTable:
+    """[trajectory]: of scans that are not on a raster."""
+
+    weights: Literal["density", "none"] = Field(
+        default="none",
+        description="iterative methods: samples weighted by the area of k-space that each stands for, or alike; weights "
+        "need fewer steps where the centre is sampled densely, at the price of more noise",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AdjointTable:
     """[adjoint]"""
 
@@ -146,6 +157,7 @@ class MriConfig:
     precision: Literal["single", "double"] = Field(default="single", description="complex64 or complex128 arithmetic")
     seed: int = Field(default=0, ge=0, description="seed of everything random in the method")
     coils: CoilsTable = CoilsTable()
+    trajectory: TrajectoryTable = TrajectoryTable()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

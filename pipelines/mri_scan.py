@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.measurement import Measurement, Scale
 from imaging.operators.base import LinearOperator
+from imaging.operators.weighted import Weighted
 from pipelines.methods import Setting
 from pipelines.mri_config import CoilsTable, MriConfig
 from pipelines.mri_operator import (
@@ -135,11 +136,14 @@ def _reach_of_zeros(present: np.ndarray, names: tuple[str, ...], notes: list[str
 # -- the whole ----------------------------------------------------------------------------------------------
 
 
-def read_scan(m: Measurement, config: MriConfig, setting: Setting, *, combine: bool = True) -> Scan:
+def read_scan(
+    m: Measurement, config: MriConfig, setting: Setting, *, combine: bool = True, weighted: bool = True
+) -> Scan:
     """The scan with its operator, whitened.
 
     Args:
         m, config, setting: as methods get them.
+        weighted: as `trajectory.weights` says; else not.
         combine: with sensitivities; else the operator takes the images of all coils, in place of sets.
 
     Raises:
@@ -168,12 +172,17 @@ def read_scan(m: Measurement, config: MriConfig, setting: Setting, *, combine: b
     else:
         assert maps is not None
         A = _operator(m, samples, voxels, points, maps)
-    A = A.to(setting.device)
+    A, y = A.to(setting.device), samples.data[None].to(setting.device)
     n_frames = samples.data.shape[0]
+    weights = None if points is None else density(points, voxels)[:, None].to(setting.device)
+    if weights is not None and weighted and config.trajectory.weights == "density":
+        root = weights.sqrt()
+        A, y = Weighted(A, root), y * root
+        notes.append("trajectory: samples weighted by the area of k-space that each stands for")
     return Scan(
         A=A,
-        y=samples.data[None].to(setting.device),
-        weights=None if points is None else density(points, voxels)[:, None].to(setting.device),
+        y=y,
+        weights=weights,
         n_frames=n_frames,
         together=(1, 4) if points is None else (1, 3),
         times=m.scales.get("frame"),
@@ -228,7 +237,7 @@ def _operator(m: Measurement, samples: Samples, voxels: Voxels, points: Tensor |
 def operator_of(m: Measurement) -> LinearOperator:
     """The forward model of a measurement with coil maps, not whitened: (frame, z, y, x) -> (frame, coil, ...)."""
     config = MriConfig(coils=CoilsTable(whiten=False, maps="file"))
-    return read_scan(m, config, Setting(device=torch.device("cpu"))).A
+    return read_scan(m, config, Setting(device=torch.device("cpu")), weighted=False).A
 
 
 def estimated_maps(m: Measurement, table: CoilsTable | None = None) -> np.ndarray:
