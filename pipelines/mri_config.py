@@ -36,8 +36,8 @@ class TrajectoryTable:
 
     weights: Literal["density", "none"] = Field(
         default="none",
-        description="iterative methods: samples weighted by the area of k-space that each stands for, or alike; weights "
-        "need fewer steps where the centre is sampled densely, at the price of more noise",
+        description="iterative methods: samples weighted by the area of k-space that each stands for, or alike; "
+        "weights need fewer steps where the centre is sampled densely, at the price of more noise",
     )
 
 
