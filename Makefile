@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # processes of the test run: one per core, one thread each
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test check-slow lint types bench bench-quality bench-denoisers bench-pnp install docs-figures clean
+.PHONY: demo test check-slow lint types bench bench-quality bench-denoisers bench-pnp bench-sbl install docs-figures clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ bench-denoisers: install  ## error and time of the shipped denoisers, beside cla
 
 bench-pnp: install  ## plug-and-play beside the published arithmetic: quality, unlike targets, speed
 	$(BIN)/python benchmarks/pnp.py --markdown benchmarks/pnp.md
+
+bench-sbl: install  ## Kronecker sparse Bayesian learning beside the published figures; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kronecker_sbl -j $(WORKERS) --markdown benchmarks/kronecker_sbl.md
 
 docs-figures: install  ## the pictures in docs/, from simulated and measured scans
 	$(BIN)/python docs/make_figures.py

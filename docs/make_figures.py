@@ -1,6 +1,6 @@
 """The pictures of the documentation, from simulated and measured scans: `make docs-figures`.
 
-    python docs/make_figures.py [demo] [foam] [cylinders]
+    python docs/make_figures.py [demo] [channels] [foam] [cylinders]
 
 Without arguments all of them. The measured scans are looked for in $BACKCAST_SHARED, else in ../shared; where they
 are missing their pictures are left as they are. Prints the figures that the documentation quotes.
@@ -53,6 +53,13 @@ def demo(folder: Path) -> None:
     text, picture = run_demo("mimo_radar", folder / "demo", seed=0, say=say)
     say(text)
     shutil.copyfile(picture, IMAGES / "demo.png")
+
+
+def channels(folder: Path) -> None:
+    """demo_irs_mimo.png: what the demo of channels draws."""
+    text, picture = run_demo("irs_mimo", folder / "demo_irs_mimo", seed=0, say=say)
+    say(text)
+    shutil.copyfile(picture, IMAGES / "demo_irs_mimo.png")
 
 
 def foam(folder: Path) -> None:
@@ -221,7 +228,7 @@ def save(figure: Figure, name: str) -> None:
     say(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
-FIGURES: dict[str, Callable[[Path], None]] = {"demo": demo, "foam": foam, "cylinders": cylinders}
+FIGURES: dict[str, Callable[[Path], None]] = {"demo": demo, "channels": channels, "foam": foam, "cylinders": cylinders}
 
 
 def main(*names: str) -> None:

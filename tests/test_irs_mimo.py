@@ -16,7 +16,7 @@ from data.simulate import IrsMimoSimulation, irs_mimo
 from pipelines.channel_figures import channel_png, spectrum
 from pipelines.channel_quality import channel_quality
 from pipelines.cli import app
-from pipelines.config import resolve
+from pipelines.config import ConfigError, resolve
 from pipelines.methods import METHODS, find_method
 from pipelines.reconstruct import reconstruct
 
@@ -53,7 +53,11 @@ def mean(result, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_gives_coefficients_and_channels(name):
     m = scan()
-    small = ("dictionary.n_irs=24", "dictionary.n_tx=12", "dictionary.n_rx=16") if name == "offgrid" else ()
+    small = (
+        ("dictionary.n_irs=24", "dictionary.n_tx=12", "dictionary.n_rx=16", "solver.max_iter=60")
+        if name == "offgrid"
+        else ()
+    )
     result = reconstruct(m, name, configured(name, *small))
     assert result.volume.axes == ("grid_1", "grid_2", "grid_3")
     assert result.volume.data.dtype == np.complex64
@@ -270,6 +274,13 @@ def test_simulate_reconstruct_evaluate(tmp_path):
     # another file of the series is another truth
     other = cli("evaluate", results / "irs_mimo_0000_recon.h5", "--against", scans / "irs_mimo_0001.h5", "--json")
     assert json.loads(other)[0]["metrics"]["nmse"]["value"] > 0.5
+
+
+def test_tuning_channels_is_a_sentence(tmp_path):
+    cli("simulate", "irs_mimo", "-o", tmp_path)
+    done = CliRunner().invoke(app, ["tune", str(tmp_path), "-m", "krosbl-mm", "-p", "solver.tol"])
+    with pytest.raises(ConfigError, match="tune: expected measurements of images, found channels"):
+        raise done.exception
 
 
 def test_evaluating_against_something_else_is_a_sentence(tmp_path):
