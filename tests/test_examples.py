@@ -64,7 +64,42 @@ def peak_m(image, grid):
     return x, y, z
 
 
+def surface_scan(path):
+    """A surface like OpenRIS's that only steers, seen by few receivers at few frequencies, with 1 % noise."""
+    module, rng = example("openris_prediction"), np.random.default_rng(0)
+    angles, targets = np.arange(30.0, 151.0, 24.0), np.arange(30.0, 151.0, 30.0)
+    frequency = 3.51e9 + 10e6 * np.arange(14)
+    transmitter = module.antenna(120.0, 8.3)
+    patterns = np.stack([module.states(transmitter, module.antenna(t, 8.3)) for t in targets])
+    seen = patterns @ module.steered(transmitter, [module.antenna(a, 8.3) for a in angles], module.DESIGN_HZ)
+    y = seen[:, :, None] * np.exp(-2j * np.pi * frequency * 60e-9)
+    size = np.sqrt(np.mean(np.abs(y) ** 2))
+    noise = 0.1 * size * (rng.standard_normal((2, *y.shape)) + 1j * rng.standard_normal((2, *y.shape))) / np.sqrt(2)
+    np.savez(
+        path,
+        s34=(y + noise[0]).astype("c8"),
+        s43=(y + noise[1]).astype("c8"),
+        freq_hz=frequency,
+        rx_angle_deg=angles,
+        tx_angle_deg=120.0,
+        target_angle_deg=targets,
+        distance_m=8.3,
+    )
+
+
 # -- shrunk -------------------------------------------------------------------------------------
+
+
+def test_openris_prediction(tmp_path, capsys):
+    surface_scan(tmp_path / "scan.npz")
+    run_script("openris_prediction", tmp_path / "scan.npz", "--picture", tmp_path / "scan.png")
+    assert (tmp_path / "scan.png").stat().st_size > 10_000
+    rows = {line[:31].strip(): line[31:].split() for line in capsys.readouterr().out.splitlines()[3:]}
+    own = rows["krosbl-mm, own direction"]
+    assert float(own[0]) < 0.03  # one percent is noise
+    assert float(own[-1]) > 0.3  # with the states of other configurations
+    assert float(rows["mean of the others"][0]) > 0.3
+    assert float(rows["noise and drift"][0]) == pytest.approx(0.01, rel=0.2)
 
 
 def test_foam_scan(tmp_path):
