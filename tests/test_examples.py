@@ -67,7 +67,7 @@ def peak_m(image, grid):
 def surface_scan(path):
     """A surface like OpenRIS's that only steers, seen by few receivers at few frequencies, with 1 % noise."""
     module, rng = example("openris_prediction"), np.random.default_rng(0)
-    angles, targets = np.arange(30.0, 151.0, 24.0), np.arange(30.0, 151.0, 30.0)
+    angles, targets = np.arange(30.0, 151.0, 24.0), np.arange(30.0, 151.0, 20.0)
     frequency = 3.51e9 + 10e6 * np.arange(14)
     transmitter = module.antenna(120.0, 8.3)
     patterns = np.stack([module.states(transmitter, module.antenna(t, 8.3)) for t in targets])
