@@ -222,12 +222,15 @@ def ours(*, known: bool = True, check: bool = True, **options: Any) -> Estimate:
     return run
 
 
-def wide_svd(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
+def wide_svd(width: float = 100.0) -> Estimate:
     """krosbl-svd as the command line has it."""
-    state, _, iterations = sbl.estimate(
-        t.A, t.y, sbl.svd_krosbl, noise_var=t.noise_var, start_var=combined.wide_start("svd", t.A, t.y)
-    )
-    return state.x, iterations, None
+
+    def run(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
+        start = combined.wide_start("svd", t.A, t.y, width)
+        state, _, iterations = sbl.estimate(t.A, t.y, sbl.svd_krosbl, noise_var=t.noise_var, start_var=start)
+        return state.x, iterations, None
+
+    return run
 
 
 DEFAULT = {
@@ -235,7 +238,8 @@ DEFAULT = {
     "krosbl-mm, noise unknown": ours(known=False),
     "krosbl-mm, no polish": ours(check=False),
     "krosbl-mm, plain": em(sbl.mm_krosbl, tol=0.0, max_iter=300, prune=1e-3),
-    "krosbl-svd, wide start": wide_svd,
+    "krosbl-svd, wide start": wide_svd(),
+    "krosbl-svd, width 1": wide_svd(1.0),
 }
 ONE = {"start_var": 1.0}
 #: Published thresholds of KS 1.8.
@@ -332,6 +336,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         100,
         lambda trials, v: synthetic(trials, snr_db=v, generic=True),
         _some(SYNTHETIC, "krosbl-am", "krosbl-svd", *DEFAULT, "dsbl", "oracle"),
+    ),
+    "clusters": Experiment(
+        "channel over a surface, two departures from the mobile, 4 pilots, 10 patterns: not of rank one",
+        "SNR (dB)",
+        SNRS,
+        50,
+        lambda trials, v: surface(trials, snr_db=v, clusters=2, n_pilots=4, n_configs=10),
+        _some(SURFACE, "krosbl-am", "krosbl-svd", *DEFAULT, "pckrosbl 0.8", "dsbl"),
     ),
     "decomposed": Experiment(
         "channel over a surface, 4 pilots, 10 patterns, 8-QAM (KS 3.8)",
