@@ -45,7 +45,7 @@ bench-pnp: install  ## plug-and-play beside the published arithmetic: quality, u
 	$(BIN)/python benchmarks/pnp.py --markdown benchmarks/pnp.md
 
 bench-sbl: install  ## Kronecker sparse Bayesian learning beside the published figures; goes on where it was stopped
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kronecker_sbl -j $(WORKERS) --markdown benchmarks/kronecker_sbl.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kronecker_sbl.py -j $(WORKERS) --markdown benchmarks/kronecker_sbl.md
 
 docs-figures: install  ## the pictures in docs/, from simulated and measured scans
 	$(BIN)/python docs/make_figures.py

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kronecker_published as published
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import kronecker_published as published
 from data.simulate import IrsMimoSimulation, irs_scene
 from imaging import metrics, sbl
 from imaging.operators import Kronecker
