@@ -324,7 +324,7 @@ def evaluate(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
 ) -> None:
-    """Compare images with the truth: PSNR, SSIM, NMSE, measurement residual."""
+    """Compare with the truth: PSNR, SSIM, NMSE of images; NMSE, support, symbol errors, bit/s/Hz of channels."""
     from pipelines import evaluate as ev
     from pipelines.config import ConfigError
     from pipelines.files import reconstructions
