@@ -664,24 +664,14 @@ def _references(name: str) -> list[tuple[str, dict[str, tuple[float, ...]]]]:
     return [("exact arithmetic, KS 3.3, median", medians)] if medians else []
 
 
-def extras(folder: Path, trials: int) -> list[str]:
-    """Sections of what is not a cell."""
-
+def _direction_lines(folder: Path, trials: int) -> list[str]:
     def found(s: int, k: int, snr: float) -> tuple[float, float]:
         error, detected = kept(
             folder / f"directions-{s}-{k}-{snr:g}-{trials}.json", lambda: directions(s, k, snr, trials)
         )
         return error, detected
 
-    lines = ["## Convergence: unsquared error, one instance, M = 14 x 12 x 15, K = 4, 30 dB (KS 3.5)", ""]
-    heads = [str(2**k) for k in range(12)]
-    lines += [_line("method, iteration", heads), "|---" * 13 + "|"]
-    for m, values in kept(folder / "convergence.json", convergence).items():
-        lines.append(_line(m, [*map(_g, values), *[""] * (12 - len(values))]))
-    lines += ["", "Noise-free: second over first singular value of the second moments after so many iterations:", ""]
-    lines += [_line("method, iteration", heads[:8]), "|---" * 9 + "|"]
-    lines += [_line(m, [*map(_g, values)]) for m, values in kept(folder / "noiseless.json", noiseless_rank).items()]
-    lines += ["", f"## Off-grid directions, one factor, {trials} trials (KS 3.9)", ""]
+    lines = ["", f"## Off-grid directions, one factor, {trials} trials (KS 3.9)", ""]
     lines += ["Mean squared error against SNR, 50 patterns, and share of trials below 1e-6:", ""]
     lines += [_line("sources", [f"{s:g} dB" for s in SNRS]), "|---" * 7 + "|"]
     for s in (2, 4, 6):
@@ -695,6 +685,22 @@ def extras(folder: Path, trials: int) -> list[str]:
     for s in (2, 4, 6):
         lines.append(_line(str(s), [f"{found(s, k, 30.0)[1]:.2f}" for k in patterns]))
         lines.append(_line(f"*{s}, published*", [f"{v:.2f}" for v in published.DETECTION[s]]))
+    return lines
+
+
+def extras(folder: Path, trials: int) -> list[str]:
+    """Sections of what is not a cell."""
+
+    lines = ["## Convergence: unsquared error, one instance, M = 14 x 12 x 15, K = 4, 30 dB (KS 3.5)", ""]
+    heads = [str(2**k) for k in range(12)]
+    lines += [_line("method, iteration", heads), "|---" * 13 + "|"]
+    for m, values in kept(folder / "convergence.json", convergence).items():
+        lines.append(_line(m, [*map(_g, values), *[""] * (12 - len(values))]))
+    lines += ["", "Noise-free: second over first singular value of the second moments after so many iterations:", ""]
+    lines += [_line("method, iteration", heads[:8]), "|---" * 9 + "|"]
+    lines += [_line(m, [*map(_g, values)]) for m, values in kept(folder / "noiseless.json", noiseless_rank).items()]
+    if trials:
+        lines += _direction_lines(folder, trials)
     lines += ["", "## Growth: one iteration of krosbl-mm, one thread, complex128", ""]
     lines += [_line("unknowns", ["N", "M", "ms", "MB at most"]), "|---" * 5 + "|"]
     lines += [_line(n, [str(size), str(m), f"{ms:.3g}", f"{mb:.2g}"]) for n, size, m, ms, mb in growth()]
@@ -743,7 +749,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/kronecker_sbl"), help="finished cells")
     parser.add_argument("-j", "--jobs", type=int, default=1)
     parser.add_argument("--trials", type=int, help="at most, of every cell")
-    parser.add_argument("--direction-trials", type=int, default=200, help="of the off-grid directions")
+    parser.add_argument(
+        "--direction-trials", type=int, default=200, help="of the off-grid directions; 0 leaves them out"
+    )
     parser.add_argument("--experiment", action="append", choices=list(EXPERIMENTS), help="repeatable; all without")
     parser.add_argument(
         "--six", action="store_true", help="time the published experiment: blocks, six methods; no tables"

@@ -55,6 +55,7 @@ def test_every_command_has_help():
         "simulate",
         "info",
         "validate",
+        "convert",
         "reconstruct",
         "evaluate",
         "tune",
