@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -690,7 +691,6 @@ def _direction_lines(folder: Path, trials: int) -> list[str]:
 
 def extras(folder: Path, trials: int) -> list[str]:
     """Sections of what is not a cell."""
-
     lines = ["## Convergence: unsquared error, one instance, M = 14 x 12 x 15, K = 4, 30 dB (KS 3.5)", ""]
     heads = [str(2**k) for k in range(12)]
     lines += [_line("method, iteration", heads), "|---" * 13 + "|"]
@@ -736,7 +736,7 @@ def draw(path: Path, table: dict[tuple[str, str, float], dict[str, np.ndarray]])
                 for m, values in source.items():
                     if m in e.methods:
                         axes.semilogy(e.values, values, "--", color=colours[order.index(m) % 20], lw=0.8)
-            axes.set_title(e.title.split(" (KS")[0])
+            axes.set_title("\n".join(textwrap.wrap(e.title.split(" (KS")[0], 56)))
             axes.set_xlabel(e.abscissa)
             axes.set_ylabel(f"{'mean' if mean else 'median'} NMSE")
             axes.grid(alpha=0.3)
@@ -753,6 +753,7 @@ def main() -> None:
         "--direction-trials", type=int, default=200, help="of the off-grid directions; 0 leaves them out"
     )
     parser.add_argument("--experiment", action="append", choices=list(EXPERIMENTS), help="repeatable; all without")
+    parser.add_argument("--tables", action="store_true", help="run nothing, make tables of what is there")
     parser.add_argument(
         "--six", action="store_true", help="time the published experiment: blocks, six methods; no tables"
     )
@@ -763,7 +764,8 @@ def main() -> None:
     if given.six:
         todo = [c for c in cells(["blocks"], given.trials) if c.method in SIX]
     clock = time.perf_counter()
-    run(todo, given.folder, given.jobs)
+    if not given.tables:
+        run(todo, given.folder, given.jobs)
     print(f"{time.perf_counter() - clock:.0f} s with {given.jobs} processes", flush=True)
     if given.six:
         return
