@@ -185,7 +185,7 @@ def test_complex_nmse_sees_phases_and_scale():
 
 @pytest.mark.parametrize("order", [4, 8, 16, 64])
 def test_symbol_error_rate_is_that_of_drawn_symbols(order):
-    """The closed form against a quarter of a million drawn symbols, with an estimate that is off in phase and size."""
+    """The closed form against a hundred thousand drawn symbols, with an estimate that is off in phase and size."""
     truth = channels(3)
     estimate = truth * torch.polar(torch.tensor(1.1), torch.tensor(0.2)) + 0.3 * channels(3, seed=1)
     n_i, n_q = {4: (2, 2), 8: (4, 2), 16: (4, 4), 64: (8, 8)}[order]
@@ -197,12 +197,12 @@ def test_symbol_error_rate_is_that_of_drawn_symbols(order):
         for k in range(3):
             u, _, vh = torch.linalg.svd(estimate[k])
             gain, expected = (u[:, 0].conj() @ h @ vh[0].conj() for h in (truth[k], estimate[k]))
-            sent = torch.randint(order, (250_000,), generator=generator)
-            noise = torch.randn(250_000, dtype=torch.complex128, generator=generator) * gain.abs() / snr**0.5
+            sent = torch.randint(order, (100_000,), generator=generator)
+            noise = torch.randn(100_000, dtype=torch.complex128, generator=generator) * gain.abs() / snr**0.5
             received = gain * points[sent] + noise
             decided = (received[:, None] - expected * points).abs().argmin(1)
             drawn = float((decided != sent).double().mean())
-            assert float(rates[k]) == pytest.approx(drawn, abs=4e-3)
+            assert float(rates[k]) == pytest.approx(drawn, abs=5e-3)  # three standard deviations
 
 
 def test_symbol_error_rate_at_its_ends():
