@@ -430,6 +430,7 @@ def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> 
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command_line": command_line(options.arguments),
+        "folder": str(options.output),
         "interrupted": interrupted,
         "counts": dict(Counter(entry.status for entry in planned.entries)),
         "files": [_plain(entry) for entry in planned.entries],

@@ -256,6 +256,7 @@ def reconstruct(
         str | None, typer.Option(metavar="SIZE", help="For operators, all processes together: 500M, 12G.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the method.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write OUTPUT/report.html and .csv in the end.")] = False,
     progress: Annotated[ProgressKind, typer.Option(help="On stderr.")] = ProgressKind.auto,
 ) -> None:
     """Turn measurement files into images.
@@ -310,6 +311,10 @@ def reconstruct(
         if entry.status in ("done", "skipped"):
             typer.echo(entry.result)
     _say(f"{batch.counted(planned.entries)}; summary in {options.output / batch.SUMMARY_CSV}")
+    if report:
+        from pipelines.report import write_report
+
+        _say(f"report in {write_report(options.output)[0]}")
     if status:
         raise typer.Exit(status)
 
@@ -345,6 +350,24 @@ def evaluate(
     if found or as_json:
         typer.echo((ev.as_json(found) if as_json else ev.as_csv(found) if as_csv else ev.table(found)).rstrip())
     _end(failures, len(paths))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of reconstruct.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="Default: DIR/report.html.")
+    ] = None,
+) -> None:
+    """Write one HTML page on a folder of results, and a CSV beside it.
+
+    Pictures, convergence, metrics, times, failures with reasons, configurations and provenance; the page needs no other
+    file and no network.
+    """
+    from pipelines.report import write_report
+
+    for path in write_report(folder, output):
+        typer.echo(path)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-import pydantic
+import pydantic.fields  # not loaded by pydantic itself
 from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import PydanticUndefined
 

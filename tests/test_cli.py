@@ -62,6 +62,7 @@ def test_every_command_has_help():
         "methods",
         "demo",
         "doctor",
+        "report",
         "train",
     }
     for name in (
