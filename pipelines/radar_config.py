@@ -84,9 +84,9 @@ class PnpSolverTable(SolverTable):
 
     alpha: float = Field(default=1e-2, gt=0, description="denoiser's noise variance sigma² on a unit-peak image, first")
     alpha_final: float | None = Field(
-        default=5e-3, gt=0, description="the same at max_iter, reached geometrically; none keeps alpha"
+        default=2e-3, gt=0, description="the same at max_iter, reached geometrically; none keeps alpha"
     )
-    max_iter: int = Field(default=8, ge=1, description="iterations at most")
+    max_iter: int = Field(default=12, ge=1, description="iterations at most")
     tol: float = Field(default=5e-3, ge=0, description="stop when the image's relative change falls below")
     patience: int | None = Field(
         default=3,
