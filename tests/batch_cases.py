@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -38,10 +39,12 @@ class Ran:
 
 
 def cli(*arguments: object) -> Ran:
-    """The command in this process."""
+    """The command in this process, which also is what sys.argv says."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = guarded(lambda: app(args=[str(a) for a in arguments], standalone_mode=False))
+    typed = [str(a) for a in arguments]
+    argv = mock.patch.object(sys, "argv", ["backcast", *typed])
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), argv:
+        status = guarded(lambda: app(args=typed, standalone_mode=False))
     return Ran(status, out.getvalue(), err.getvalue())
 
 

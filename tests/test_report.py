@@ -75,7 +75,7 @@ def test_the_page_is_valid_needs_nothing_and_says_what_became_of_each(folder):
     assert text.count("<article") == 2
     assert text.count("<img") == 6
     assert text.count("<polyline") == 6
-    assert "<p><code>backcast " in text
+    assert "<p><code>backcast reconstruct " in text
     assert "&#34;max_iter&#34;: 4" in text
 
 
