@@ -18,7 +18,7 @@ from torch import Tensor
 
 from imaging.errors import ShapeError
 from imaging.operators.kronecker import Kronecker, mode_products, outer
-from imaging.sbl._problem import Problem, abs2, mean_power
+from imaging.sbl._problem import Problem, abs2, check_noise_var, mean_power
 from imaging.sbl.kronecker import check_prune, mask
 from imaging.sbl.least_squares import masked_pinv, support_masks
 from imaging.sbl.offgrid import Steering, refine
@@ -80,8 +80,8 @@ def dsbl(
     *,
     prune: float = 5e-4,
     freeze: float = 1e-5,
-    start_var: float | None = None,
-    noise_start: float = 0.1,
+    start_var: Tensor | float | None = None,
+    noise_share: float = 0.1,
     steering: Sequence[Steering | None] = (),
     n_paths: Sequence[int] = (),
     start: DecomposedState | None = None,
@@ -93,8 +93,9 @@ def dsbl(
         y: (*batch, *A.out_shape), of rank one but for noise: see `check_rank_one`.
         prune: mask γ_i[n] < prune · max γ_i, in [0, 1); factors that move are not masked.
         freeze: a factor is left alone once its γ changes by less than this, relative.
-        start_var: γ to start from, in every factor; None: so that A_i x_i has the power of its part of y.
-        noise_start: σ_i² starts at noise_start ‖y_i‖ / M_i; with a steering vector at 0.1 var(y_i).
+        start_var: γ to start from, in every factor, one number or (*batch,); None: so that A_i x_i has the power of
+            its part of y.
+        noise_share: σ_i² starts at noise_share ‖y_i‖ / M_i; with a steering vector at 0.1 var(y_i).
         steering: off-grid refinement, per factor, None for those on the grid; empty for none.
         n_paths: per factor, how many peaks of γ_i are refined; as long as `steering`.
         start: a state to go on from.
@@ -104,12 +105,14 @@ def dsbl(
     """
     problem = Problem.of("dsbl", A, y, 1.0)
     check_prune("dsbl", prune, 1)
+    if start_var is not None:
+        start_var = check_noise_var("dsbl", start_var, problem.batch, y.device, key="start_var")
     n, rank = len(problem.y), len(A.in_shape)
     rays = _check_steering(A, steering, n_paths)
     parts = decompose(problem.y)
     excess = rank_one_excess(problem.y, outer(parts))
     if start is None:
-        factors = [_Factor.begin(problem, parts, i, ray, start_var, noise_start) for i, (ray, _) in enumerate(rays)]
+        factors = [_Factor.begin(problem, parts, i, ray, start_var, noise_share) for i, (ray, _) in enumerate(rays)]
         done = 0
     else:
         gammas = start.gamma.reshape(n, -1).split(list(A.in_shape), dim=1)
@@ -147,18 +150,18 @@ class _Factor:
         parts: Sequence[Tensor],
         i: int,
         ray: Steering | None,
-        start_var: float | None,
-        noise_start: float,
+        start_var: Tensor | None,
+        noise_share: float,
     ) -> _Factor:
         y, m = parts[i], parts[i].shape[1]
         H = problem.factors[i] if ray is None else ray.atoms(ray.grid.expand(len(y), -1))
         if start_var is None:
             c = mean_power(y) * m / torch.linalg.matrix_norm(H).square()
         else:
-            c = torch.full((len(y),), start_var, dtype=torch.float64, device=y.device)
+            c = start_var
         gamma = c[:, None].expand(-1, H.shape[-1])
         if ray is None:
-            noise = noise_start * y.norm(dim=1) / m
+            noise = noise_share * y.norm(dim=1) / m
         else:
             noise = 0.1 * abs2(y - y.mean(dim=1, keepdim=True)).sum(dim=1) / max(m - 1, 1)
         factor = cls(H, y, gamma, torch.maximum(noise, _floor(y)), torch.full_like(noise, torch.inf))
