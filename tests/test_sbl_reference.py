@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import math
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -171,24 +169,18 @@ def test_baselines_of_the_tiny_problem():
 # -- check 5: the size of the paper ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "nmse", "seconds"), [("am", 3.405009334e-4, 0.5), ("svd", 3.444123589e-4, 0.1)], ids=["am", "svd"]
-)
-def test_check_5_paper_size(name, nmse, seconds):
+@pytest.mark.parametrize(("name", "nmse"), [("am", 3.405009334e-4), ("svd", 3.444123589e-4)], ids=["am", "svd"])
+def test_check_5_paper_size(name, nmse):
+    """Its times are in test_sbl_speed.py."""
     d, A, y = problem("s2_paper_size")
     x = outer([d[f"x{i}"][None] for i in (1, 2, 3)])
     solver, options = TINY[name]
     for n in (1, 10):
         state, _ = run(A, y, solver, n, noise_var=number(d["noise_var"]), start_var=1.0, **options)
         assert gap(state.x, x) ** 2 == pytest.approx(number(d[f"{name}_nmse_{n}"]), rel=1e-6)
-    took = math.inf
-    for _ in range(3):  # other work on the machine may take the processor away
-        clock = time.process_time()
-        state, _ = run(A, y, solver, noise_var=number(d["noise_var"]), start_var=1.0, **options)
-        took = min(took, time.process_time() - clock)
+    state, _ = run(A, y, solver, noise_var=number(d["noise_var"]), start_var=1.0, **options)
     assert gap(state.x, x) ** 2 == pytest.approx(nmse, rel=1e-6)
     assert torch.equal(state.x.abs() > 1e-3 * state.x.abs().max(), x.abs() > 1e-3 * x.abs().max())
-    assert took < seconds
 
 
 # -- check 6: channels over a surface --------------------------------------------------------------------------
@@ -263,7 +255,7 @@ def test_sequential_rank_one_of_a_tensor():
 @pytest.mark.slow
 @pytest.mark.parametrize(("snr", "angle", "nmse"), [(10, 3e-4, 3e-3), (20, 3e-5, 2e-4)])
 def test_check_24_off_the_grid(snr, angle, nmse):
-    """The decomposed measurements of the reference, one problem per factor; directions and channel against the truth."""
+    """The decomposed measurements of the reference, one problem per factor; directions and channel."""
     d = reference("o2_offgrid_ce")
     parts = [d[f"yt{i}_{snr}"].reshape(1, -1) for i in (1, 2, 3)]
     complex_ = torch.complex128

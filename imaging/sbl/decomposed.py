@@ -155,10 +155,7 @@ class _Factor:
     ) -> _Factor:
         y, m = parts[i], parts[i].shape[1]
         H = problem.factors[i] if ray is None else ray.atoms(ray.grid.expand(len(y), -1))
-        if start_var is None:
-            c = mean_power(y) * m / torch.linalg.matrix_norm(H).square()
-        else:
-            c = start_var
+        c = mean_power(y) * m / torch.linalg.matrix_norm(H).square() if start_var is None else start_var
         gamma = c[:, None].expand(-1, H.shape[-1])
         if ray is None:
             noise = noise_share * y.norm(dim=1) / m
