@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -17,17 +18,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data.atomic import remove_part
 from imaging import __version__
+from pipelines import ledger
 from pipelines.atomic import write_text
 from pipelines.config import ConfigError, read_toml, resolve, to_toml
-from pipelines.executors import Executor, Failure, InProcess, ProcessPool
+from pipelines.executors import Executor, Failure, InProcess, ProcessPool, run_with_retries
 from pipelines.inputs import Found, Input, find_inputs, targets
 from pipelines.methods import METHODS, Method, find_method
-from pipelines.progress import Progress
+from pipelines.progress import Progress, make_progress
 from pipelines.reconstruct import Done, Job, command_line, identity, resolve_device
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Status = Literal["done", "skipped", "differs", "failed", "pending"]
 SUMMARY_CSV, SUMMARY_JSON, CONFIG_TOML = "summary.csv", "summary.json", "config.toml"
@@ -49,6 +54,10 @@ class Options:
         overwrite: replace results of other inputs or configurations.
         fail_fast: stop at the first failure.
         dry_run: say what would be done, write nothing.
+        retries: tries more for files whose worker died, or that memory, disk or network failed.
+        scheduler: "local", or "dask": a cluster of `jobs` processes, or the one at `scheduler_address`.
+        scheduler_address: of a dask scheduler.
+        shard: (i, n): the i-th of n parts of the files, i from 1; None takes all.
         arguments: of the command, for the provenance.
     """
 
@@ -64,6 +73,10 @@ class Options:
     overwrite: bool = False
     fail_fast: bool = False
     dry_run: bool = False
+    retries: int = 2
+    scheduler: Literal["local", "dask"] = "local"
+    scheduler_address: str | None = None
+    shard: tuple[int, int] | None = None
     arguments: tuple[str, ...] = ()
 
 
@@ -104,10 +117,19 @@ def plan(options: Options) -> Planned:
     """
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
+    if options.retries < 0:
+        raise ConfigError(f"--retries {options.retries}: expected 0 or more")
+    if options.scheduler_address is not None and options.scheduler != "dask":
+        raise ConfigError(f"--scheduler-address {options.scheduler_address}: expected with --scheduler dask")
+    if options.scheduler == "dask":
+        from pipelines.dask_executor import distributed
+
+        distributed()
     found: Found = find_inputs(options.inputs)
     results = targets(found.inputs, options.output)
     _check_output(options)
-    device = str(resolve_device(options.device))
+    elsewhere = options.scheduler_address is not None and options.device == "auto"  # each worker finds its own
+    device = "cpu" if elsewhere else str(resolve_device(options.device))
     # A file that cannot say its modality fails when it is read; any method serves to get there.
     kinds = {(i.modality, i.moving) for i in found.inputs if i.modality and _has_methods(i.modality)}
     kinds = kinds or {(METHODS[0].modalities[0], False)}
@@ -115,8 +137,9 @@ def plan(options: Options) -> Planned:
     fallback = next(iter(chosen.values()))
     typed = command_line(options.arguments)
     memory = None if options.max_memory is None else options.max_memory // options.jobs
+    mine = range(len(results)) if options.shard is None else range(options.shard[0] - 1, len(results), options.shard[1])
     jobs, entries = [], []
-    for one, target in zip(found.inputs, results, strict=True):
+    for one, target in ((found.inputs[i], results[i]) for i in mine):
         method, config, text, digest = chosen.get((one.modality or "", one.moving), fallback)
         jobs.append(
             Job(
@@ -127,7 +150,7 @@ def plan(options: Options) -> Planned:
                 config_json=text,
                 config_sha256=digest,
                 denoiser=_denoiser_spec(options, config),
-                device=device,
+                device="auto" if elsewhere else device,
                 memory_limit=memory,
                 command_line=typed,
             )
@@ -136,11 +159,14 @@ def plan(options: Options) -> Planned:
     return Planned(jobs=tuple(jobs), entries=tuple(entries), strangers=found.strangers)
 
 
-def run(planned: Planned, options: Options, progress: Progress) -> int:
+def run(planned: Planned, options: Options, progress: Progress, executor: Executor | None = None) -> int:
     """Do what is to be done; the exit status.
 
     Beside the results go the resolved configuration (`config.toml`) and a summary (`summary.csv`,
-    `summary.json`), also when the run is interrupted.
+    `summary.json`), also when the run is interrupted; those of a shard have its number in their names.
+
+    Args:
+        executor: who does the jobs, e.g. `pipelines.dask_executor.Dask(client)`; None is what the options say.
 
     Returns:
         0 all done, 1 none done, 3 some not done.
@@ -154,15 +180,24 @@ def run(planned: Planned, options: Options, progress: Progress) -> int:
     _write_config(planned, options)
     todo = planned.to_do
     jobs = [planned.jobs[i] for i in todo]
-    executor: Executor = InProcess() if options.jobs == 1 else ProcessPool(min(options.jobs, max(1, len(jobs))))
     try:
-        with _interruptible() as interrupted, progress.over([str(j.source) for j in jobs], total=len(planned.entries)):
+        with (
+            _executor(options, len(jobs), executor) as workers,
+            _interruptible() as interrupted,
+            progress.over([str(j.source) for j in jobs], total=len(planned.entries)),
+        ):
 
             def tell(index: int, row: Mapping[str, Any]) -> None:
                 interrupted()
                 progress.iteration(index, row)
 
-            outcomes = executor.run(jobs, tell)
+            outcomes = run_with_retries(
+                workers,
+                jobs,
+                tell,
+                retries=options.retries,
+                on_retry=lambda index, failure: progress.again(index, failure.reason),
+            )
             with contextlib.closing(outcomes):  # type: ignore[type-var]
                 for index, outcome in outcomes:
                     entry = planned.entries[todo[index]]
@@ -183,9 +218,90 @@ def run(planned: Planned, options: Options, progress: Progress) -> int:
     return exit_status(planned.entries)
 
 
+def reconstruct_files(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    method: str | None = None,
+    *,
+    client: Client | None = None,
+    progress: str = "none",
+    **options: Any,
+) -> list[Entry]:
+    """What ``backcast reconstruct`` does, as a function.
+
+    Args:
+        inputs, output, method: as on the command line.
+        client: a `distributed.Client` of any cluster whose workers see the same files; None works here.
+        progress: "auto", "plain" or "none", on stderr.
+        options: further fields of `Options`, e.g. ``assignments=("max_iter=20",)``.
+
+    Returns:
+        What became of each file; nothing is raised for those that failed.
+
+    Raises:
+        ConfigError: what is wrong with the call, found before any work.
+    """
+    given = Options(inputs=tuple(map(str, inputs)), output=Path(output), method=method, **options)
+    planned = plan(given)
+    executor: Executor | None = None
+    if client is not None:
+        from pipelines.dask_executor import Dask
+
+        executor = Dask(client)
+    run(planned, given, make_progress(progress), executor)
+    return list(planned.entries)
+
+
+@contextlib.contextmanager
+def _executor(options: Options, n_jobs: int, given: Executor | None) -> Iterator[Executor]:
+    """Who does the jobs, as the options say it."""
+    if given is not None or n_jobs == 0:
+        yield given or InProcess()
+    elif options.scheduler == "dask":
+        from pipelines.dask_executor import Dask, connected
+
+        with connected(options.scheduler_address, min(options.jobs, n_jobs)) as client:
+            yield Dask(client)
+    else:
+        yield InProcess() if options.jobs == 1 else ProcessPool(min(options.jobs, n_jobs))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n", or of "slurm": the task of the job array that this process belongs to.
+
+    Raises:
+        ConfigError: neither, or no job array here.
+    """
+    if text == "slurm":
+        return _slurm_shard(os.environ)
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/8, or slurm")
+    return int(i), int(n)
+
+
+def _slurm_shard(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Of an array with equal steps: sbatch --array=1-8, 0-7, 0-14:2."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
+    try:
+        task, first, last, count = (int(environment[name]) for name in names)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            "--shard slurm: expected a task of a SLURM job array, found no SLURM_ARRAY_TASK_ID; "
+            "submit it with sbatch --array=1-8, or give I/N"
+        ) from error
+    step = (last - first) // max(1, count - 1)
+    if count > 1 and (first + step * (count - 1) != last or (task - first) % step):
+        raise ConfigError(
+            f"--shard slurm: expected an array with equal steps such as 1-8, found {count} tasks from {first} to "
+            f"{last}; submit the whole array again, since what is done is skipped, or give I/N"
+        )
+    return ((task - first) // max(1, step) + 1 if count > 1 else 1), count
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM end a batch as Ctrl-C does: workers stopped, summary written.
+    """Let SIGTERM end a batch as Ctrl-C does: workers stopped, summary written. A second one ends it at once.
 
     Yields:
         A check to be called now and then: an exception raised while Python runs a destructor is reported as ignored,
@@ -213,11 +329,42 @@ def _interruptible() -> Iterator[Callable[[], None]]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     sys.unraisablehook = unraisable
     try:
-        yield check
+        with _second_ends_at_once(set(before)):
+            yield check
     finally:
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _second_ends_at_once(numbers: set[int]) -> Iterator[None]:
+    """Leave the process with the second signal, also while the main thread is in a long computation.
+
+    Workers end with their parent, and the next run clears what was half written.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)  # as set_wakeup_fd wants it
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        seen = 0
+        while content := ours.recv(16):
+            seen += sum(number in numbers for number in content)
+            if seen > 1:
+                with contextlib.suppress(OSError):
+                    os.write(2, b"backcast: stopped at once; the same command goes on with what is left\n")
+                os._exit(130)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()  # ends the thread
+        thread.join()
+        ours.close()
 
 
 def exit_status(entries: Sequence[Entry]) -> int:
@@ -236,7 +383,7 @@ def counted(entries: Sequence[Entry]) -> str:
         "pending": "not started",
     }
     counts = Counter(entry.status for entry in entries)
-    return ", ".join(f"{counts[s]} {words[s]}" for s in words if counts[s])  # type: ignore[index]
+    return ", ".join(f"{counts[s]} {words[s]}" for s in words if counts[s]) or "no files here"  # type: ignore[index]
 
 
 # -- before -------------------------------------------------------------------------------------------------
@@ -320,7 +467,7 @@ def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
     entry = Entry(source=one.source, result=job.target)
     if not job.target.exists():
         return entry
-    previous = _previous(job.target)
+    previous = ledger.previous(job.target)
     if previous is None:
         if not overwrite:
             entry.status = "differs"
@@ -344,43 +491,8 @@ def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
 
 def _settle_late(entry: Entry, job: Job) -> None:
     """A worker's last result may be there although the interruption came before its word of it."""
-    if entry.status != "pending":
-        return
-    found = _previous(job.target) if job.target.exists() else None
-    with contextlib.suppress(OSError):
-        if (
-            found is not None
-            and found["status"] == "complete"
-            and found["config_sha256"] == job.config_sha256
-            and found["input_sha256"] == _sha256(job.source)
-        ):
-            entry.status, entry.metrics = "done", found["metrics"]
-
-
-def _previous(path: Path) -> dict[str, Any] | None:
-    """What decides whether a result is current; None for a file that is no reconstruction."""
-    import h5py
-
-    def text(value: Any) -> str:
-        value = value[()] if isinstance(value, h5py.Dataset) else value
-        return value.decode() if isinstance(value, bytes) else str(value)
-
-    try:
-        with h5py.File(path, "r") as f:
-            if text(f.attrs.get("format", "")) != "backcast-reconstruction":
-                return None
-            origin = f["provenance"]
-            found: dict[str, Any] = {
-                name: text(origin[name] if name in origin else origin.attrs[name])
-                for name in ("config_sha256", "input_sha256")
-            }
-            found["status"] = text(f.attrs.get("status", ""))
-            found["metrics"] = {
-                name: float(value[()].mean()) for name, value in f.get("metrics", {}).items() if value.size
-            }
-            return found
-    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError):
-        return None
+    if entry.status == "pending" and (metrics := ledger.finished(job)) is not None:
+        entry.status, entry.metrics = "done", metrics
 
 
 def _sha256(path: Path) -> str:
@@ -412,7 +524,9 @@ def _write_config(planned: Planned, options: Options) -> None:
     configs = {job.method.full_name: job for job in planned.jobs}
     for name, job in configs.items():
         file = CONFIG_TOML if len(configs) == 1 else f"config.{name.replace(':', '.')}.toml"
-        write_text(options.output / file, to_toml(job.config, head={"method": job.method.name}))
+        write_text(
+            of_shard(options.output / file, options.shard), to_toml(job.config, head={"method": job.method.name})
+        )
 
 
 def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> None:
@@ -424,7 +538,7 @@ def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> 
         values = (e.metrics.get(n, math.nan) for n in names)
         shown = ("" if math.isnan(v) else repr(v) for v in values)
         writer.writerow([e.source, e.result, e.status, e.reason, f"{e.seconds:.3f}", *shown])
-    write_text(options.output / SUMMARY_CSV, out.getvalue())
+    write_text(of_shard(options.output / SUMMARY_CSV, options.shard), out.getvalue())
     content = {
         "program": "backcast",
         "version": __version__,
@@ -435,7 +549,12 @@ def _write_summary(planned: Planned, options: Options, *, interrupted: bool) -> 
         "counts": dict(Counter(entry.status for entry in planned.entries)),
         "files": [_plain(entry) for entry in planned.entries],
     }
-    write_text(options.output / SUMMARY_JSON, json.dumps(content, indent=2) + "\n")
+    write_text(of_shard(options.output / SUMMARY_JSON, options.shard), json.dumps(content, indent=2) + "\n")
+
+
+def of_shard(path: Path, shard: tuple[int, int] | None) -> Path:
+    """summary.csv as it is, or summary.3-of-8.csv: shards at work side by side must not write the same file."""
+    return path if shard is None else path.with_name(f"{path.stem}.{shard[0]}-of-{shard[1]}{path.suffix}")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -76,6 +76,13 @@ class Score(enum.StrEnum):
     heldout = "heldout"
 
 
+class Scheduler(enum.StrEnum):
+    """Who shares out the files."""
+
+    local = "local"
+    dask = "dask"
+
+
 class ProgressKind(enum.StrEnum):
     """How a batch tells what it does."""
 
@@ -247,13 +254,25 @@ def reconstruct(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision | None, typer.Option(help="Arithmetic.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    scheduler: Annotated[
+        Scheduler, typer.Option(help="dask: a cluster of -j processes, or the one at --scheduler-address.")
+    ] = Scheduler.local,
+    scheduler_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a dask scheduler whose workers see the same files.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="The I-th of N parts of the files; 'slurm': this array task's.")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Further tries after a dead worker, memory that ran out, an I/O error.")
+    ] = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other inputs or configurations.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, do nothing.")] = False,
     max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For operators, all processes together: 500M, 12G.")
+        str | None, typer.Option(metavar="SIZE", help="For operators, all -j processes together: 500M, 12G.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the method.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Write OUTPUT/report.html and .csv in the end.")] = False,
@@ -292,6 +311,10 @@ def reconstruct(
         overwrite=overwrite,
         fail_fast=fail_fast,
         dry_run=dry_run,
+        retries=retries,
+        scheduler="dask" if scheduler is Scheduler.dask or scheduler_address is not None else "local",
+        scheduler_address=scheduler_address,
+        shard=None if shard is None else batch.parse_shard(shard),
         arguments=tuple(sys.argv[1:]),
     )
     planned = batch.plan(options)
@@ -310,7 +333,8 @@ def reconstruct(
     for entry in planned.entries:
         if entry.status in ("done", "skipped"):
             typer.echo(entry.result)
-    _say(f"{batch.counted(planned.entries)}; summary in {options.output / batch.SUMMARY_CSV}")
+    summary = batch.of_shard(options.output / batch.SUMMARY_CSV, options.shard)
+    _say(f"{batch.counted(planned.entries)}; summary in {summary}")
     if report:
         from pipelines.report import write_report
 

@@ -1,8 +1,12 @@
-"""Who does the jobs: this process, or a pool of spawned ones that survives the death of any of them."""
+"""Who does the jobs: this process, or a pool of spawned ones that survives the death of any of them.
+
+`pipelines.dask_executor` is the third kind.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing as mp
 import multiprocessing.connection as mp_connection
 import os
@@ -17,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pipelines import ledger
 from pipelines.atomic import in_words
 
 if TYPE_CHECKING:
@@ -24,6 +29,18 @@ if TYPE_CHECKING:
 
 REPORT_EVERY_S = 0.2  # how often a worker tells its parent about iterations
 PATIENCE_S = 5.0  # how long a worker may take to end when asked
+RETRY_WAIT_S = 1.0  # before the first try again, doubled for every further one
+
+#: Errors of the system that may be gone when asked again; a full disk or a missing permission is none.
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "EINTR", "ENOLCK", "ENFILE", "EMFILE", "EREMOTEIO"),
+        *("ENETDOWN", "ENETUNREACH", "ENETRESET", "ECONNRESET", "ECONNABORTED", "ENOTCONN", "EHOSTDOWN"),
+        *("EHOSTUNREACH", "ENOMEM"),
+    )
+    if hasattr(errno, name)
+)
 
 OnProgress = Callable[[int, Mapping[str, Any]], None]
 
@@ -37,11 +54,13 @@ class Failure:
         kind: "data" (of the file: trying again gives the same), "io", "memory", "worker" (it died), or
             "unexpected" (a defect of Backcast or a denoiser).
         trace: the traceback of an unexpected one.
+        passing: whether trying again may help: a worker that died, memory that ran out, an error of a disk or network.
     """
 
     reason: str
     kind: Literal["data", "io", "memory", "worker", "unexpected"]
     trace: str = ""
+    passing: bool = False
 
 
 class Executor(Protocol):
@@ -56,23 +75,79 @@ class Executor(Protocol):
 
 
 def do(job: Job, on_iteration: Callable[[Mapping[str, Any]], None]) -> Done | Failure:
-    """One job; whatever goes wrong with it becomes a Failure. Ctrl-C goes through."""
+    """One job; whatever goes wrong with it becomes a Failure. Ctrl-C goes through.
+
+    A job whose result is there already, since an earlier try or another process finished it, is not done again.
+    """
     from data import DataFormatError
+    from imaging.errors import MemoryLimitError
     from pipelines.reconstruct import reconstruct_file
 
     try:
-        return reconstruct_file(job, on_iteration=[on_iteration])
+        return _found(job) or reconstruct_file(job, on_iteration=[on_iteration])
     except (MemoryError, RuntimeError) as error:
         text = str(error)
         if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-            return Failure(_named(job, _memory_words(error)), "memory")
+            passing = not isinstance(error, MemoryLimitError)  # that one is arithmetic
+            return Failure(_named(job, _memory_words(error)), "memory", passing=passing)
         return _unexpected(job, error)
     except OSError as error:
-        return Failure(_named(job, in_words(error, job.target)), "io")
+        return Failure(_named(job, in_words(error, job.target)), "io", passing=_passes(error))
     except (DataFormatError, ValueError, ArithmeticError) as error:
+        if _passes(error):  # a disk's error that a reader put into words
+            return Failure(_named(job, str(error)), "io", passing=True)
         return _unexpected(job, error) if _is_a_defect(error) else Failure(_named(job, str(error)), "data")
     except Exception as error:  # one bad file never stops the rest
         return _unexpected(job, error)
+
+
+def _found(job: Job) -> Done | None:
+    """The result that is there already."""
+    from pipelines.reconstruct import Done
+
+    metrics = ledger.finished(job)
+    if metrics is None:
+        return None
+    return Done(status="complete", stop_reason="", n_iterations=0, seconds=0.0, metrics=metrics)
+
+
+def run_with_retries(
+    executor: Executor,
+    jobs: Sequence[Job],
+    on_progress: OnProgress,
+    *,
+    retries: int,
+    on_retry: Callable[[int, Failure], None] = lambda index, failure: None,
+) -> Iterator[tuple[int, Done | Failure]]:
+    """As `executor.run`, but what failed for a reason that may pass is done again when the others are through.
+
+    Args:
+        retries: how often a job is tried again; what its data make fail never is.
+        on_retry: told of every failure that is not the last word.
+    """
+    waiting = list(range(len(jobs)))
+    for attempt in range(retries + 1):
+        again: list[int] = []
+        places = tuple(waiting)
+
+        def tell(index: int, row: Mapping[str, Any], places: Sequence[int] = places) -> None:
+            on_progress(places[index], row)
+
+        outcomes = executor.run([jobs[i] for i in places], tell)
+        with contextlib.closing(outcomes):  # type: ignore[type-var]
+            for k, outcome in outcomes:
+                index = places[k]
+                if isinstance(outcome, Failure) and outcome.kind == "worker":
+                    outcome = _found(jobs[index]) or outcome  # it died after its work was done
+                if isinstance(outcome, Failure) and outcome.passing and attempt < retries:
+                    again.append(index)
+                    on_retry(index, outcome)
+                else:
+                    yield index, outcome
+        if not again:
+            return
+        time.sleep(RETRY_WAIT_S * 2**attempt)
+        waiting = sorted(again)
 
 
 class InProcess:
@@ -86,7 +161,7 @@ class InProcess:
 
 
 class ProcessPool:
-    """N spawned processes, the CPU's threads shared among them.
+    """N spawned processes, the CPU's threads shared among them; with --device cuda one GPU each, in turn.
 
     A worker that dies (killed, out of memory, crashed in native code) costs the file it was at, nothing else:
     a new one takes its place. Workers end when their parent does, however it ends.
@@ -103,7 +178,8 @@ class ProcessPool:
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[tuple[int, Done | Failure]]:
         """See Executor."""
         waiting = deque(enumerate(jobs))
-        workers = [_Worker(self.threads) for _ in range(min(self.n_workers, len(jobs)))]
+        gpus = visible_gpus() if any(job.device == "cuda" for job in jobs) else []
+        workers = [_Worker(self.threads, _turn(gpus, i)) for i in range(min(self.n_workers, len(jobs)))]
         try:
             for worker in workers:
                 worker.give(*waiting.popleft())
@@ -118,7 +194,7 @@ class ProcessPool:
                             yield worker.index, worker.death(jobs[worker.index])
                         worker.close()
                         if waiting:
-                            workers[i] = worker = _Worker(self.threads)
+                            workers[i] = worker = _Worker(self.threads, worker.gpu)
                         else:
                             worker.index = None
                     if worker.index is None and waiting and not worker.ended:
@@ -126,19 +202,24 @@ class ProcessPool:
                 workers = [w for w in workers if not w.ended]
         finally:
             for worker in workers:
+                worker.end()
+            for worker in workers:
                 worker.close()
 
 
 class _Worker:
-    """A spawned process and the pipe to it."""
+    """A spawned process and the pipe to it; `gpu` is the only one that it sees, None leaves it all."""
 
-    def __init__(self, threads: int) -> None:
+    asked = False
+
+    def __init__(self, threads: int, gpu: str | None = None) -> None:
+        self.gpu = gpu
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.index: int | None = None
         self.ended = False
         self.process = context.Process(target=_work, args=(theirs, threads), daemon=True)
-        with _environment(threads):
+        with _environment(threads, gpu):
             self.process.start()
         theirs.close()  # so that the end of the process ends the pipe
 
@@ -172,44 +253,53 @@ class _Worker:
             hint = "; too little memory? try fewer -j or --max-memory" if -code == 9 else ""
         else:
             how, hint = f"ended with status {code}", ""
-        return Failure(f"{job.source}: its worker process {how}{hint}; run the same command again", "worker")
+        return Failure(
+            f"{job.source}: its worker process {how}{hint}; run the same command again", "worker", passing=True
+        )
+
+    def end(self) -> None:
+        """Ask it to end, without waiting; it may keep the state of its solver first."""
+        if self.process.is_alive() and not self.asked:
+            self.process.terminate()
+        self.asked = True
 
     def close(self) -> None:
-        self.pipe.close()
+        self.end()
+        self.process.join(PATIENCE_S)
         if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(PATIENCE_S)
-            if self.process.is_alive():
-                self.process.kill()
+            self.process.kill()
         self.process.join()
+        self.pipe.close()
 
 
 def _work(pipe: Connection, threads: int) -> None:
     """A worker's life: jobs come, outcomes go; ends when the pipe or the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
+    try:
+        import torch
 
-    torch.set_num_threads(threads)
-    while True:
-        try:
+        torch.set_num_threads(threads)
+        while True:
             index, job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        last = 0.0
+            last = 0.0
 
-        def tell(row: Mapping[str, Any], index: int = index) -> None:
-            nonlocal last
-            if time.monotonic() - last >= REPORT_EVERY_S:
-                last = time.monotonic()
-                pipe.send(("progress", index, dict(row)))
+            def tell(row: Mapping[str, Any], index: int = index) -> None:
+                nonlocal last
+                if time.monotonic() - last >= REPORT_EVERY_S:
+                    last = time.monotonic()
+                    pipe.send(("progress", index, dict(row)))
 
-        try:
             pipe.send(("progress", index, {}))
             pipe.send(("outcome", index, do(job, tell)))
-        except (BrokenPipeError, OSError):
-            return
+    except (EOFError, OSError, KeyboardInterrupt):
+        os._exit(0)  # the parent has gone, or wants us to go
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """What a parent asks with SIGTERM is Ctrl-C to the job."""
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
@@ -221,11 +311,13 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """Thread counts that libraries read when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
+def _environment(threads: int, gpu: str | None = None) -> Iterator[None]:
+    """Thread counts that libraries read when they are loaded, and the GPU that CUDA is to see."""
+    values = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    if gpu is not None:
+        values["CUDA_VISIBLE_DEVICES"] = gpu
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
@@ -234,6 +326,20 @@ def _environment(threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def visible_gpus() -> list[str]:
+    """Names, as CUDA_VISIBLE_DEVICES has them, of the GPUs that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _turn(gpus: Sequence[str], i: int) -> str | None:
+    return gpus[i % len(gpus)] if gpus else None
 
 
 def cpu_count() -> int:
@@ -251,6 +357,16 @@ def _is_a_defect(error: BaseException) -> bool:
     root = Path(__file__).resolve().parent.parent
     own = [root / name for name in ("imaging", "denoisers", "data", "pipelines")]
     return not (frames and any(folder in Path(frames[-1].filename).resolve().parents for folder in own))
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the system's error behind this one may be gone when asked again."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in PASSING:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _unexpected(job: Job, error: BaseException) -> Failure:

@@ -22,6 +22,10 @@ class Progress(Protocol):
         """A file has begun (empty row) or done an iteration."""
         ...
 
+    def again(self, index: int, reason: str) -> None:
+        """A file will be tried again."""
+        ...
+
     def finished(self, index: int, entry: Entry) -> None:
         """A file has its outcome."""
         ...
@@ -58,6 +62,10 @@ def _tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def _again(reason: str) -> str:
+    return f"will be tried again: {reason}"
+
+
 class Silent:
     """Failures only."""
 
@@ -66,6 +74,9 @@ class Silent:
         yield
 
     def iteration(self, index: int, row: Mapping[str, Any]) -> None:
+        return
+
+    def again(self, index: int, reason: str) -> None:
         return
 
     def finished(self, index: int, entry: Entry) -> None:
@@ -94,6 +105,9 @@ class Plain:
 
     def iteration(self, index: int, row: Mapping[str, Any]) -> None:
         return
+
+    def again(self, index: int, reason: str) -> None:
+        _tell(_again(reason))
 
     def finished(self, index: int, entry: Entry) -> None:
         self._done += 1
@@ -146,6 +160,9 @@ class Live:
             self._tasks[index] = self._display.add_task(name, total=row.get("max_iter"))
         if row:
             self._display.update(self._tasks[index], completed=row["iteration"], total=row["max_iter"])
+
+    def again(self, index: int, reason: str) -> None:
+        self._console.print(_again(reason), markup=False, highlight=False, soft_wrap=True)
 
     def finished(self, index: int, entry: Entry) -> None:
         if index in self._tasks:

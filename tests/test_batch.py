@@ -685,7 +685,7 @@ def test_a_killed_worker_costs_its_file_alone(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     args = ("reconstruct", "scans", "-o", "out", "-m", "pnp", "-d", "deadly.py:denoise", "-s", "max_iter=2", "-j", "2")
-    done = process(*args, cwd=tmp_path)
+    done = process(*args, "--retries", "0", cwd=tmp_path)
     assert done.status == 3, done.err
     assert sorted(statuses(tmp_path / "out")) == ["done", "done", "done", "failed"]
     assert "was killed by SIGKILL" in done.err
