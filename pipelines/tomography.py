@@ -57,6 +57,8 @@ CUT_OFF = 0.05
 FEW_VIEWS, BORROWED_VIEWS = 16, 32
 #: Share of samples that may be missing.
 MOST_MISSING = 0.5
+#: Last noise level that the denoiser is told, and views of a movie below which it is higher in inverse proportion.
+FINAL, ENOUGH_VIEWS = 0.06, 64
 #: Iterations of the first image, which sets the scale.
 FIRST_STEPS = 6
 
@@ -255,11 +257,12 @@ def _red(
 ) -> Iterator[State]:
     per_frame = len(scan.angles_rad) / scan.n_frames
     beta = table.beta_fraction * problem.A.mean_eigenvalue() * per_frame
-    problem.facts["beta"] = beta
+    final = _sigma_final(scan, table)
+    problem.facts.update(beta=beta, sigma_final=final)
 
     def sigma(k: int) -> float:
         done = min(1.0, (k - 1) / table.sigma_iter)
-        return float(table.sigma * (table.sigma_final / table.sigma) ** done)
+        return float(table.sigma * (final / table.sigma) ** done)
 
     return red_psm(
         problem.A,
@@ -275,6 +278,14 @@ def _red(
         nonnegative=table.nonnegative,
         start=start,
     )
+
+
+def _sigma_final(scan: Scan, table: RedSolverTable) -> float:
+    """As given; else FINAL, more where a movie has few views: they leave more to the denoiser, and to overfit."""
+    if table.sigma_final is not None:
+        return table.sigma_final
+    few = FINAL * ENOUGH_VIEWS / len(scan.angles_rad) if scan.moves else FINAL
+    return min(max(FINAL, few), max(FINAL, table.sigma))
 
 
 def _red_plan(m: Measurement, config: RedPsmConfig | PnpConfig, setting: Setting, scan: Scan, solve: Solve) -> Plan:

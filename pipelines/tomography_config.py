@@ -118,7 +118,12 @@ class RedSolverTable:
         default=19.0, gt=0, description="lambda over beta: how far an iteration goes to the denoised image"
     )
     sigma: float = Field(default=0.1, gt=0, description="noise level told to the denoiser, first; bright parts are 1")
-    sigma_final: float = Field(default=0.06, gt=0, description="the same from iteration sigma_iter on, geometrically")
+    sigma_final: float | None = Field(
+        default=None,
+        gt=0,
+        description="the same from iteration sigma_iter on, geometrically; none takes 0.06, and for movies of fewer "
+        "than 64 views up to 0.1 at 38",
+    )
     sigma_iter: int = Field(default=12, ge=1, description="iterations over which the level falls")
     cg_steps: int = Field(default=10, ge=1, description="conjugate-gradient steps per iteration, warm-started")
     nonnegative: bool = Field(default=True, description="attenuation is not negative")
