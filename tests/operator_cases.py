@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from imaging.operators import (
+    CartesianMri,
     FanBeam,
     Grid,
     Kronecker,
     LinearOperator,
     NearFieldMimo,
+    NonCartesianMri,
     ParallelBeam,
     PlanarScan,
     TimeSequential,
@@ -84,6 +86,50 @@ def raster(n_x: int, n_y: int, step_m: float) -> Tensor:
     return torch.stack((x.flatten(), y.flatten(), torch.zeros(n_x * n_y, dtype=torch.float64)), dim=1)
 
 
+VOXEL = (3e-3, 2e-3, 2.5e-3)
+
+
+def trajectory(n_frames: int, n_readouts: int, n_samples: int, n_dims: int) -> Tensor:
+    """Points anywhere in the Nyquist box of `VOXEL`, 1/m: (frame, readout, sample, D)."""
+    g = torch.Generator().manual_seed(9)
+    turns = torch.rand(n_frames, n_readouts, n_samples, n_dims, dtype=torch.float64, generator=g) - 0.5
+    return turns / torch.tensor(VOXEL[-n_dims:], dtype=torch.float64)
+
+
+def lattice(n_frames: int, spatial: tuple[int, int, int], steps: tuple[int, int, int]) -> Tensor:
+    """Every R-th sample of each axis, from another one in every frame: bool (frame, kz, ky, kx)."""
+    mask = torch.zeros(n_frames, *spatial, dtype=torch.bool)
+    for f in range(n_frames):
+        mask[(f, *(slice(f % r, None, r) for r in steps))] = True
+    return mask
+
+
+def mri_operators() -> dict[str, LinearOperator]:
+    """Rasters and trajectories, one and more coils and sets, complex128."""
+    one, two = crandn(1, 3, 3, 6, 5, seed=1), crandn(2, 3, 3, 6, 5, seed=2)
+    some = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(3)) > 0.4
+    flat, even = crandn(1, 3, 1, 7, 6, seed=4), crandn(2, 4, 1, 8, 6, seed=5)
+    phase = torch.polar(torch.full((1, 1, 1, 7, 6), 2.0, dtype=torch.float64), flat[:, :1].real)
+    in_plane = {"accuracy": 1e-14, "shift_m": (0.0, 1e-3, 2e-3)}
+    weights = torch.rand(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    return {
+        "CartesianMri": CartesianMri(one, some),
+        "CartesianMri-sets": CartesianMri(two, some),
+        "CartesianMri-zero-first": CartesianMri(one, some, centered=False),
+        "CartesianMri-slices": CartesianMri(two, some, by_slice=True),
+        "CartesianMri-lines": CartesianMri(
+            flat, some[:, :1, :1, :1].expand(2, 1, 7, 6) | (torch.arange(7) % 2 == 0)[:, None]
+        ),
+        "CartesianMri-folded": CartesianMri(even, lattice(3, (1, 8, 6), (1, 4, 2))),
+        "CartesianMri-one-coil": CartesianMri(
+            phase, torch.rand(3, 1, 7, 6, generator=torch.Generator().manual_seed(7)) > 0.5
+        ),
+        "NonCartesianMri": NonCartesianMri(flat, trajectory(2, 4, 5, 2), VOXEL, **in_plane),
+        "NonCartesianMri-weights": NonCartesianMri(flat, trajectory(2, 4, 5, 2), VOXEL, weights=weights, **in_plane),
+        "NonCartesianMri-3d-sets": NonCartesianMri(two, trajectory(2, 4, 5, 3), VOXEL, accuracy=1e-14),
+    }
+
+
 def operators() -> dict[str, LinearOperator]:
     """One of everything, complex128."""
     tx, rx, f = antennas(4, 1), antennas(5, 2), frequencies(3)
@@ -124,6 +170,7 @@ def operators() -> dict[str, LinearOperator]:
         "NearFieldMimo-all-pairs": NearFieldMimo.from_channels(tx[many // 5], rx[many % 5], f, SMALL, **options),
         "PlanarScan": PlanarScan(scan, f, scan_grid, dtype=DOUBLE),
         "PlanarScan-gaps": PlanarScan(scan[[0, 3, 4, 5, 7, 8, 11, 12, 14, 16, 17, 19]], f, scan_grid, dtype=DOUBLE),
+        **mri_operators(),
         "Composition": plain.H @ plain,
         "Sum": plain + NearFieldMimo(tx, rx, f, SMALL, amplitude="none", dtype=DOUBLE),
         "Scaled": (2 - 1j) * plain,
