@@ -228,8 +228,7 @@ def wide_svd(width: float = 100.0) -> Estimate:
     """krosbl-svd as the command line has it."""
 
     def run(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
-        start = combined.wide_start("svd", t.A, t.y, width)
-        state, _, iterations = sbl.estimate(t.A, t.y, sbl.svd_krosbl, noise_var=t.noise_var, start_var=start)
+        state, _, iterations = sbl.estimate(t.A, t.y, sbl.svd_krosbl, noise_var=t.noise_var, width=width)
         return state.x, iterations, None
 
     return run

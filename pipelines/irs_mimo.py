@@ -194,13 +194,7 @@ def krosbl_am(m: Measurement, config: KroAmConfig, setting: Setting) -> Plan:
 def krosbl_svd(m: Measurement, config: KroSvdConfig, setting: Setting) -> Plan:
     """Kronecker-structured SBL, rank-one projection (KS 1.5), from a wide start."""
     t = config.solver
-    pilots = read_pilots(m, config, setting)
-
-    def solver(y: Tensor, noise_var: Tensor | None, start: Any) -> Iterator[State]:
-        wide = combined.wide_start("krosbl-svd", pilots.A, y, t.width) if start is None else None
-        return sbl.svd_krosbl(pilots.A, y, noise_var=noise_var, prune=t.prune, start=start, start_var=wide)
-
-    return _iterative(pilots, solver, stop=sbl.evidence_change_below(t.tol), max_iter=t.max_iter)
+    return _bayesian(m, config, setting, sbl.svd_krosbl, {"prune": t.prune, "width": t.width})
 
 
 def krosbl_mm(m: Measurement, config: KroMmConfig, setting: Setting) -> Plan:

@@ -56,7 +56,7 @@ class NoiseTable:
 class StopTable:
     """[solver]"""
 
-    tol: float = Field(default=1e-6, ge=0, description="stop when the evidence changes by a smaller share of itself")
+    tol: float = Field(default=1e-6, ge=0, description="stop when the log evidence per sample changes by less")
     max_iter: int = Field(default=300, ge=1, description="iterations at most")
 
 

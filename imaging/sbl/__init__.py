@@ -4,7 +4,7 @@
 """
 
 from imaging.sbl.classical import pcsbl, sbl
-from imaging.sbl.combined import polish, settled, svd_mm_krosbl, wide_start
+from imaging.sbl.combined import polish, settled, svd_mm_krosbl
 from imaging.sbl.decomposed import (
     DecomposedState,
     NotRankOneError,
@@ -55,5 +55,4 @@ __all__ = [
     "settled",
     "svd_krosbl",
     "svd_mm_krosbl",
-    "wide_start",
 ]

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor
 
 from imaging.operators.kronecker import Kronecker, outer
-from imaging.sbl._problem import Problem, abs2, mean_power
-from imaging.sbl.decomposed import RANK_ONE_SLACK, decompose, rank_one_excess, rank_one_polish
-from imaging.sbl.kronecker import PRUNE, mm_krosbl, svd_krosbl
+from imaging.sbl._problem import Problem, abs2
+from imaging.sbl.decomposed import RANK_ONE_SLACK, decompose, rank_one_excess, rank_one_noise_var, rank_one_polish
+from imaging.sbl.kronecker import PRUNE, WIDTH, mm_krosbl, svd_krosbl
 from imaging.sbl.state import KroneckerSblState, SblState
 
 #: Iterations of rank-one projections: enough for supports to settle.
 FIRST = 30
-#: Where γ starts, over what gives A x the power of y: a wide start loses fewer coefficients. 100 to 10⁴ are alike.
-WIDTH = 100.0
 
 
 def svd_mm_krosbl(
@@ -39,54 +37,36 @@ def svd_mm_krosbl(
     width: float = WIDTH,
     start: KroneckerSblState | None = None,
 ) -> Iterator[KroneckerSblState]:
-    """`first` iterations of `svd_krosbl` from a wide start, then `mm_krosbl`.
+    """`first` iterations of `svd_krosbl`, then `mm_krosbl`, from a wide start.
 
-    L falls from iteration `first` on but for rounding; stop with `settled`.
+    L falls from iteration `first` on but for rounding; stop with `settled`. Maximum likelihood takes some noise for
+    signal: where y can be of rank one, an unknown σ² does not fall below what the best rank-one approximation leaves.
 
     Args:
         A, y, noise_var, prune: see `em`.
         first: iterations of rank-one projections, >= 0.
         coupling: of `mm_krosbl`.
-        width: see `wide_start`.
+        width: see `em`.
         start: a state to go on from, of either phase.
 
     Yields:
         KroneckerSblState, endlessly.
     """
-    options: dict[str, Any] = {"noise_var": noise_var, "prune": prune}
+    options: dict[str, Any] = {"noise_var": noise_var, "prune": prune, "width": width}
+    if noise_var is None:
+        problem = Problem.of("svd_mm_krosbl", A, y)
+        floor = torch.maximum(rank_one_noise_var(problem.y), problem.floor)
+        options["noise_floor"] = floor.reshape(problem.batch)
     done = 0 if start is None else start.iteration
     if done < first:
-        wide = None if start is not None else wide_start("svd_mm_krosbl", A, y, width)
-        states = svd_krosbl(A, y, start=start, start_var=wide, **options)
-        for state in itertools.islice(states, first - done):
+        for state in itertools.islice(svd_krosbl(A, y, start=start, **options), first - done):
             yield state
             start = state
-    wide = None if start is not None else wide_start("svd_mm_krosbl", A, y, width)
-    yield from mm_krosbl(A, y, coupling=coupling, start=start, start_var=wide, **options)
-
-
-def wide_start(name: str, A: Kronecker, y: Tensor, width: float = WIDTH) -> Tensor:
-    """γ to start from, (*batch,): `width` times what gives A x the power of y.
-
-    Args:
-        name: of the estimator, for messages.
-        A: any number of factors.
-        y: (*batch, *A.out_shape).
-        width: > 0.
-    """
-    if not width > 0:
-        raise ValueError(f"{name} width: expected > 0, got {width}")
-    problem = Problem.of(name, A, y, 1.0)
-    columns = torch.ones_like(mean_power(problem.y))
-    for a in problem.factors:
-        columns = columns * torch.linalg.matrix_norm(a).square()
-    power = mean_power(problem.y)
-    c = torch.where(power > 0, width * power * math.prod(A.out_shape) / columns, 1.0)
-    return c.reshape(problem.batch)
+    yield from mm_krosbl(A, y, coupling=coupling, start=start, **options)
 
 
 def settled(tol: float, first: int = FIRST) -> Callable[[SblState], Tensor]:
-    """Stop once L changes by less than tol relative to itself, in the second phase of `svd_mm_krosbl`."""
+    """Stop once L changes by less than tol per measurement, in the second phase of `svd_mm_krosbl`."""
 
     def rule(state: SblState) -> Tensor:
         return (state.dual < tol) & (state.iteration > first)

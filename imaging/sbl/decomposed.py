@@ -39,7 +39,7 @@ class NotRankOneError(ValueError):
 class DecomposedState(SblState):
     """x is the outer product of the factors' means; `gamma` holds the factors' variances side by side, (*batch, ΣN_i).
 
-    `objective` is the sum of the factors' L, `primal` and `dual` are the largest changes of a factor's γ and L, and
+    `objective` is the sum of the factors' L, `primal` and `dual` are the largest of the factors', and
     `noise_var` is ‖y - A x‖² / M.
 
     Args:
@@ -209,7 +209,7 @@ class _Factor:
         cost = self.posterior.cost
         self.posterior = e_step((self.H,), self.y, (self.gamma,), self.noise_var)
         self.change = torch.where(going, relative_change(self.gamma, old), self.change)
-        self.cost_change = relative_change(self.posterior.cost[:, None], cost[:, None])
+        self.cost_change = (self.posterior.cost - cost).abs() / self.y.shape[1]
 
 
 def decompose(y: Tensor) -> tuple[Tensor, ...]:
@@ -252,6 +252,24 @@ def rank_one_excess(y: Tensor, fitted: Tensor) -> Tensor:
         excess = torch.maximum(excess, torch.where(power > 0, largest / edge, 0.0))
     significant = power > ROUNDING**2 * abs2(y).flatten(1).sum(dim=1)
     return torch.where(significant, excess, 0.0)
+
+
+def rank_one_noise_var(y: Tensor, *, slack: float = RANK_ONE_SLACK) -> Tensor:
+    """σ² from what a rank-one approximation of y leaves, where y can be of rank one but for noise; else 0: (n,).
+
+    ‖y - y_1 ⊗ … ⊗ y_I‖² over the degrees of freedom that are left, M - ΣM_i + I - 1 (KS 4, item 7).
+
+    Args:
+        y: (n, M_1, …, M_I).
+        slack: how structured the residual may be, see `rank_one_excess`.
+    """
+    fitted = outer(decompose(y))
+    shape = y.shape[1:]
+    freedom = math.prod(shape) - sum(shape) + len(shape) - 1
+    if freedom < 1:
+        return y.new_zeros(len(y), dtype=torch.float64)
+    left = abs2(y - fitted).flatten(1).sum(dim=1) / freedom
+    return torch.where(rank_one_excess(y, fitted) <= slack, left, 0.0)
 
 
 def rank_one_polish(

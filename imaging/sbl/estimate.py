@@ -11,10 +11,12 @@ from torch import Tensor
 from imaging.operators.kronecker import Kronecker
 from imaging.sbl import kronecker
 from imaging.sbl._problem import check_data, check_noise_var
+from imaging.sbl.greedy import GreedyState, finished
 from imaging.sbl.state import SblState, evidence_change_below
 from imaging.solvers.run import Outcome, run_batch
+from imaging.solvers.state import State
 
-#: Relative change of L at which a problem counts as converged.
+#: Change of L per measurement at which a problem counts as converged.
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 300
 
@@ -26,7 +28,7 @@ METHODS: Mapping[str, Solver] = {
     "pckrosbl": kronecker.pc_krosbl,
     "ksbl": kronecker.ksbl,
 }
-PER_PROBLEM = ("noise_var", "noise_start", "start_var")
+PER_PROBLEM = ("noise_var", "noise_start", "start_var", "residual")
 
 
 def estimate(
@@ -43,10 +45,11 @@ def estimate(
     Args:
         A: any number of factors, shared or one per problem.
         y: (*batch, *A.out_shape).
-        solver: a generator of states such as `mm_krosbl`.
-        stop: rule per problem; None: L changes by less than 1e-6 of itself.
+        solver: a generator of states such as `mm_krosbl` or `omp`.
+        stop: rule per problem; None: L changes by less than 1e-6 per measurement, or nothing more is to be added to
+            what a greedy solver has chosen.
         max_iter: iterations at most.
-        options: of the solver; `noise_var`, `noise_start` and `start_var` may be tensors (*batch,).
+        options: of the solver; `noise_var`, `noise_start`, `start_var` and `residual` may be tensors (*batch,).
 
     Returns:
         The final state with the batch axes of y; the outcome of each problem and its iterations, (n,), in row-major
@@ -63,10 +66,13 @@ def estimate(
         if options.get(key) is not None
     }
 
-    def solve(index: Tensor, start: SblState | None) -> Iterator[Any]:
+    def solve(index: Tensor, start: State | None) -> Iterator[Any]:
         mine = {key: value[index.to(value.device)] for key, value in own.items()}
         return solver(A.select(index), flat[index.to(flat.device)], start=start, **mine, **options)
 
-    rule = evidence_change_below(TOLERANCE) if stop is None else stop
-    state, outcomes, iterations = run_batch(solve, n, stop=rule, max_iter=max_iter)
+    state, outcomes, iterations = run_batch(solve, n, stop=_converged if stop is None else stop, max_iter=max_iter)
     return state.with_batch(batch), outcomes, iterations
+
+
+def _converged(state: SblState | GreedyState) -> Tensor:
+    return finished(state) if isinstance(state, GreedyState) else evidence_change_below(TOLERANCE)(state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ class SblState(State):
     """The posterior after an iteration; x is its mean.
 
     `objective` is L = log det Σ_y + yᴴ Σ_y⁻¹ y, the negative logarithm of the evidence but for a constant; `primal` is
-    ‖γ - γ_previous‖ / ‖γ_previous‖ and `dual` the relative change of L.
+    ‖γ - γ_previous‖ / ‖γ_previous‖ and `dual` |L - L_previous| / M: other units of y add a constant to L, so that its
+    change has none and its size is arbitrary.
 
     Args:
         variance: posterior variance of every coefficient, (*batch, *A.in_shape), float64, units of |x|².
@@ -44,10 +44,6 @@ class SblState(State):
         """Which prior variances are not masked, bool like `gamma`."""
         return self.gamma > 0
 
-    def with_batch(self, batch: tuple[int, ...]) -> Self:
-        """The same state with its one batch axis as `batch`."""
-        return self._with({name: value.reshape((*batch, *value.shape[1:])) for name, value in self._tensors().items()})
-
 
 @dataclass(frozen=True, kw_only=True)
 class KroneckerSblState(SblState):
@@ -68,7 +64,7 @@ class KroneckerSblState(SblState):
 
 
 def evidence_change_below(tol: float) -> Callable[[SblState], Tensor]:
-    """Stop when L has changed by less than tol relative to itself; the evidence comes with every iteration."""
+    """Stop when L has changed by less than tol per measurement; the evidence comes with every iteration."""
 
     def rule(state: SblState) -> Tensor:
         return state.dual < tol

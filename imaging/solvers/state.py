@@ -76,6 +76,10 @@ class State:
             changed[name] = value.index_copy(0, index, theirs[name])
         return self._with(changed)
 
+    def with_batch(self, batch: tuple[int, ...]) -> Self:
+        """The same state with its one batch axis as `batch`."""
+        return self._with({name: value.reshape((*batch, *value.shape[1:])) for name, value in self._tensors().items()})
+
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device."""
         return self._with({name: value.to(device) for name, value in self._tensors().items()})
