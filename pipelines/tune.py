@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data import read_measurement, sha256
+from data.measurement import Measurement
 from pipelines.batch import _interruptible
 from pipelines.config import ConfigError, to_toml
 from pipelines.methods import METHODS, Method, find_method
@@ -118,7 +121,7 @@ def tune(
         trials: in all, those of an earlier run of the same study included.
         score: "psnr", "nmse", "ssim" against the truth in the files; "heldout": the relative error with which the image
             from nine tenths of the frequencies predicts the others, for files without a truth. None: psnr where all
-            files have a truth, else heldout.
+            files have a truth, else heldout. Channels have nmse alone.
         denoiser: for a method that takes one, as after ``-d``.
         device: "cpu", "cuda:1", "auto".
         jobs: processes. With one, equal seeds give equal results.
@@ -247,7 +250,9 @@ def _inspected(
         if m.modality not in chosen.modalities:
             takes = ", ".join(chosen.modalities)
             raise ConfigError(f"{path}: modality: method {chosen.name} takes {takes}, found {m.modality}; leave it out")
-        if m.ground_truth is None or not m.ground_truth.data.any():
+        if m.modality == "irs_mimo":
+            _check_channels(path, m, score)
+        elif m.ground_truth is None or not m.ground_truth.data.any():
             without.append(path)
             if score not in (None, "heldout"):
                 raise ConfigError(
@@ -259,7 +264,19 @@ def _inspected(
             except ValueError as error:
                 raise TuneError(f"{path}: {error}") from error
     assert chosen is not None
-    return chosen, score or ("heldout" if without else "psnr")
+    return chosen, score or ("nmse" if chosen.modalities == ("irs_mimo",) else "heldout" if without else "psnr")
+
+
+def _check_channels(path: Path, m: Measurement, score: ScoreName | None) -> None:
+    """Channels are scored by their NMSE, which needs the true ones."""
+    if score not in (None, "nmse"):
+        raise ConfigError(f"--score {score}: expected nmse, the one score of channels, for {path}; leave it out")
+    truths = [np.asarray(m.extra_truth[k].values) for k in ("channel", "coefficients") if k in m.extra_truth]
+    if not any(t.any() for t in truths):
+        raise ConfigError(
+            f"{path}: expected a true channel to tune against, found none; tune on files of backcast simulate irs_mimo "
+            "with the arrays, pilots and noise of yours"
+        )
 
 
 def _denoiser(method: Method, config: Any, denoiser: str, device: str) -> tuple[str, str]:

@@ -57,11 +57,6 @@ def run(
     modalities = sorted({i.modality for i in found.inputs if i.modality is not None})
     if len(modalities) > 1:
         raise ConfigError(f"{' '.join(inputs)}: expected files of one modality, found {' and '.join(modalities)}")
-    if "irs_mimo" in modalities:
-        raise ConfigError(
-            "tune: expected measurements of images, found channels (irs_mimo), whose estimators learn from the data "
-            "what others are tuned for; set single values with reconstruct -s, and compare with evaluate"
-        )
     files = [i.source for i in found.inputs]
     _check_output(output, study, [*files, *config_files])
     options = Options(

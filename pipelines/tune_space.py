@@ -102,7 +102,21 @@ SUGGESTED_MRI: Mapping[str, Mapping[str, Suggestion]] = {
     "pnp": _RED,
     "redpsm": _RED,
 }
-SUGGESTED_BY_MODALITY = {"mimo_radar": SUGGESTED, "tomography": SUGGESTED_TOMOGRAPHY, "mri": SUGGESTED_MRI}
+_PRUNE = {"solver.prune": Suggestion(Range(1e-5, 1e-1, log=True), when=lambda c: isinstance(c.solver.prune, float))}
+SUGGESTED_IRS: Mapping[str, Mapping[str, Suggestion]] = {
+    "omp": {"omp.max_atoms": Suggestion(Range(5, 100))},
+    "komp": {"komp.max_per_factor": Suggestion(Range(2, 15)), "komp.residual": Suggestion(Range(1e-3, 0.5, log=True))},
+    "sbl": _PRUNE,
+    "krosbl-svd": {**_PRUNE, "solver.width": Suggestion(Range(1.0, 1e4, log=True))},
+    "krosbl-mm": {**_PRUNE, "solver.first": Suggestion(Range(0, 100))},
+    "dsbl": _PRUNE,
+}
+SUGGESTED_BY_MODALITY = {
+    "mimo_radar": SUGGESTED,
+    "tomography": SUGGESTED_TOMOGRAPHY,
+    "mri": SUGGESTED_MRI,
+    "irs_mimo": SUGGESTED_IRS,
+}
 
 
 def space_of(

@@ -19,6 +19,7 @@ from pipelines.cli import app
 from pipelines.config import ConfigError, resolve
 from pipelines.methods import METHODS, find_method
 from pipelines.reconstruct import reconstruct
+from pipelines.tune import tune
 
 NAMES = [m.name for m in METHODS if "irs_mimo" in m.modalities]
 BAYESIAN = ("sbl", "krosbl-am", "krosbl-svd", "krosbl-mm", "pckrosbl", "pcsbl", "dsbl")
@@ -272,11 +273,29 @@ def test_simulate_reconstruct_evaluate(tmp_path):
     assert json.loads(other)[0]["metrics"]["nmse"]["value"] > 0.5
 
 
-def test_tuning_channels_is_a_sentence(tmp_path):
+def test_channels_are_tuned_by_their_error(tmp_path):
+    cli("simulate", "irs_mimo", "-o", tmp_path, "-n", 2, "-s", "snr_db=10")
+    files = sorted(tmp_path.glob("*.h5"))
+    found = tune(files, "krosbl-svd", trials=3)
+    assert found.score == "nmse"
+    assert set(found.space) == {"solver.prune", "solver.width"}
+    assert found.best.score <= found.start.score
+    start = np.mean([mean(reconstruct(read_measurement(f), "krosbl-svd"), "nmse") for f in files])
+    assert found.start.score == pytest.approx(start)
+    text = cli("tune", tmp_path, "-m", "omp", "--trials", 2)
+    assert "tuned: NMSE" in text
+    assert 'method = "omp"' in text
+
+
+def test_channels_that_cannot_be_tuned_are_a_sentence(tmp_path):
     cli("simulate", "irs_mimo", "-o", tmp_path)
-    done = CliRunner().invoke(app, ["tune", str(tmp_path), "-m", "krosbl-mm", "-p", "solver.tol"])
-    with pytest.raises(ConfigError, match="tune: expected measurements of images, found channels"):
-        raise done.exception
+    file = tmp_path / "irs_mimo_0000.h5"
+    with pytest.raises(ConfigError, match="--score psnr: expected nmse, the one score of channels"):
+        tune([file], "krosbl-mm", score="psnr", trials=1)
+    with h5py.File(file, "r+") as f:
+        del f["ground_truth"]
+    with pytest.raises(ConfigError, match="expected a true channel to tune against, found none"):
+        tune([file], "krosbl-mm", trials=1)
 
 
 def test_evaluating_against_something_else_is_a_sentence(tmp_path):
