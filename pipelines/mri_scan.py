@@ -11,17 +11,11 @@ import torch
 from torch import Tensor
 
 from data.measurement import Measurement, Scale
+from imaging.calibration.coils import compression_matrix, whitening_matrix
 from imaging.operators.base import LinearOperator
-from imaging.operators.weighted import Weighted
 from pipelines.methods import Setting
 from pipelines.mri_config import CoilsTable, MriConfig
-from pipelines.mri_operator import (
-    cartesian_operator,
-    compression_matrix,
-    density,
-    estimate_maps,
-    trajectory_operator,
-)
+from pipelines.mri_operator import cartesian_operator, density, estimate_maps, trajectory_operator
 from pipelines.radar import MeasurementError
 
 #: Pixels of a file without field of view, metres.
@@ -162,23 +156,27 @@ def read_scan(
             maps = None if maps is None else torch.einsum("dc,sc...->sd...", matrix, maps)
     n_coils = samples.data.shape[1]
     if n_coils == 1 and maps is None:
-        maps = torch.ones(1, 1, *voxels.shape, dtype=dtype)
+        maps = maps_of_one(voxels, dtype)
     elif combine and maps is None:
-        if points is None:
-            check_centre(samples, centered=bool(m.acquisition.get("fft_centered", True)))
-        maps = estimate_maps(samples, voxels, config.coils, points, notes)
-    if not combine:
-        A: LinearOperator = CoilImages(_operator(m, samples, voxels, points, maps_of_one(voxels, dtype)), n_coils)
-    else:
+        maps = _calibrated(m, samples, voxels, config.coils, points)
+    area, root = None, None
+    if points is not None:
+        measured = samples.mask.to(torch.float32)
+        area = density(points, voxels) * measured
+        root = None if bool(samples.mask.all()) else measured
+        if weighted and config.trajectory.weights == "density":
+            root = area.sqrt()
+            notes.append("trajectory: samples weighted by the area of k-space that each stands for")
+    if combine:
         assert maps is not None
-        A = _operator(m, samples, voxels, points, maps)
+        A = _operator(m, samples, voxels, points, maps, root)
+    else:
+        A = CoilImages(_operator(m, samples, voxels, points, maps_of_one(voxels, dtype), root), n_coils)
     A, y = A.to(setting.device), samples.data[None].to(setting.device)
+    if root is not None:
+        y = y * root[:, None].to(setting.device)
     n_frames = samples.data.shape[0]
-    weights = None if points is None else density(points, voxels)[:, None].to(setting.device)
-    if weights is not None and weighted and config.trajectory.weights == "density":
-        root = weights.sqrt()
-        A, y = Weighted(A, root), y * root
-        notes.append("trajectory: samples weighted by the area of k-space that each stands for")
+    weights = None if area is None else area[:, None].to(setting.device)
     return Scan(
         A=A,
         y=y,
@@ -227,11 +225,22 @@ def maps_of_one(voxels: Voxels, dtype: torch.dtype) -> Tensor:
     return torch.ones(1, 1, *voxels.shape, dtype=dtype)
 
 
-def _operator(m: Measurement, samples: Samples, voxels: Voxels, points: Tensor | None, maps: Tensor) -> LinearOperator:
+def _operator(
+    m: Measurement, samples: Samples, voxels: Voxels, points: Tensor | None, maps: Tensor, root: Tensor | None
+) -> LinearOperator:
     if points is not None:
-        return trajectory_operator(maps, points, voxels)
-    centered = bool(m.acquisition.get("fft_centered", True))
-    return cartesian_operator(maps, samples.mask, centered=centered, by_slice=samples.by_slice)
+        return trajectory_operator(maps, points, voxels, root)
+    return cartesian_operator(maps, samples.mask, centered=_centered(m), by_slice=samples.by_slice)
+
+
+def _centered(m: Measurement) -> bool:
+    return bool(m.acquisition.get("fft_centered", True))
+
+
+def _calibrated(m: Measurement, samples: Samples, voxels: Voxels, table: CoilsTable, points: Tensor | None) -> Tensor:
+    if points is None:
+        check_centre(samples, centered=_centered(m))
+    return estimate_maps(samples, voxels, table, points, samples.notes, centered=_centered(m))
 
 
 def operator_of(m: Measurement) -> LinearOperator:
@@ -244,7 +253,7 @@ def estimated_maps(m: Measurement, table: CoilsTable | None = None) -> np.ndarra
     """Coil maps by calibration: complex64 (coil, z, y, x)."""
     samples = samples_of(m, torch.complex64)
     voxels = voxels_of(m, samples, samples.notes)
-    maps = estimate_maps(samples, voxels, table or CoilsTable(), _trajectory(m, samples), samples.notes)
+    maps = _calibrated(m, samples, voxels, table or CoilsTable(), _trajectory(m, samples))
     return np.asarray(maps[0].numpy())
 
 
@@ -285,15 +294,14 @@ def _whitening(m: Measurement, samples: Samples, table: CoilsTable, notes: list[
     if covariance is None or not table.whiten:
         return None
     full = torch.as_tensor(np.asarray(covariance)).to(torch.complex128)[samples.coils][:, samples.coils]
-    root, failed = torch.linalg.cholesky_ex((full + full.mH) / 2)
-    if int(failed):
+    try:
+        matrix = whitening_matrix(full)
+    except ValueError:
         raise MeasurementError(
             "/calibration/noise_covariance: expected a positive definite matrix, found one that is not; measure the "
             "noise of every coil, or set coils.whiten to false"
-        )
+        ) from None
     notes.append("coils: whitened by the file's noise covariance")
-    level = full.diagonal().real.mean().sqrt()
-    matrix = torch.linalg.solve_triangular(root, level * torch.eye(len(full), dtype=full.dtype), upper=False)
     return matrix.to(samples.data.dtype)
 
 
@@ -350,12 +358,14 @@ class Voxels:
     Attributes:
         shape: of what is reconstructed, z, y, x.
         spacing_m: z, y, x.
+        shift_m: of the voxels n // 2 from the origin, z, y, x; of trajectories, whose /grid may lie anywhere.
         axes: of what is stored.
         kept: of the reconstructed voxels, what is stored.
     """
 
     shape: tuple[int, int, int]
     spacing_m: tuple[float, float, float]
+    shift_m: tuple[float, float, float]
     axes: Mapping[str, Scale]
     kept: tuple[slice, slice, slice]
 
@@ -389,7 +399,7 @@ def voxels_of(m: Measurement, samples: Samples, notes: list[str]) -> Voxels:
     else:
         spacing = (ASSUMED_PIXEL_M,) * 3
         notes.append("voxels: no field_of_view in the file; voxels of 1 mm are assumed")
-    kept, axes = [], {}
+    kept, axes, shift = [], {}, [0.0, 0.0, 0.0]
     for i, name in enumerate(("z", "y", "x")):
         n = shape[i]
         keep = n if matrix is None else min(n, int(matrix[i]))
@@ -397,13 +407,18 @@ def voxels_of(m: Measurement, samples: Samples, notes: list[str]) -> Voxels:
         kept.append(slice(first, first + keep))
         centre = -(n // 2) * spacing[i]
         if m.grid is not None and given == shape:
+            shift[i] = m.grid.origin_m[i] - centre if "readout" in m.axes else 0.0
             centre = m.grid.origin_m[i]
         values = centre + spacing[i] * np.arange(first, first + keep)
         axes[name] = Scale(values=np.asarray(values, np.float64), units="m", long_name=name)
     if any(k.stop - k.start < n for k, n in zip(kept, shape, strict=True)):
         notes.append(f"voxels: cut to the {' x '.join(str(k.stop - k.start) for k in kept)} of recon_matrix")
     return Voxels(
-        (shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), axes, (kept[0], kept[1], kept[2])
+        shape=(shape[0], shape[1], shape[2]),
+        spacing_m=(spacing[0], spacing[1], spacing[2]),
+        shift_m=(shift[0], shift[1], shift[2]),
+        axes=axes,
+        kept=(kept[0], kept[1], kept[2]),
     )
 
 

@@ -19,8 +19,6 @@ from pipelines.mri_scan import CoilImages, read_scan
 from pipelines.radar import MeasurementError
 from pipelines.reconstruct import reconstruct
 
-pytest.importorskip("imaging.operators.cartesian_mri", reason="the MRI operators are not there yet")
-
 STATIC = ("adjoint", "sense", "l1wavelet", "tv", "pnp")
 DYNAMIC = ("psm", "lps", "redpsm")
 #: Any denoiser will do where none is measured.
