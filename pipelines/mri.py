@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from data.measurement import Measurement
 from denoisers.load import load_denoiser
 from imaging.operators.base import LinearOperator
+from imaging.operators.coils import CoilOperator
 from imaging.priors import Magnitude, TotalVariation, WaveletL1
 from imaging.priors.complex_images import ComplexImages
 from imaging.priors.magnitude import running_scale
@@ -206,10 +207,30 @@ def _denoiser(config: RedPsmConfig | PnpConfig, setting: Setting) -> ComplexImag
     return ComplexImages(inner, config.solver.on)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A denoiser of complex images, and 0 in voxels that no coil sees: there the data hold nothing back.
+
+    Attributes:
+        inner: of (n, z, y, x).
+        seen: 1 or 0, (set, z, y, x).
+    """
+
+    inner: ComplexImages
+    seen: Tensor
+
+    takes_complex: ClassVar[bool] = True
+
+    def __call__(self, v: Tensor, sigma: float) -> Tensor:
+        return (self.inner(v, sigma).reshape(-1, *self.seen.shape) * self.seen).reshape(v.shape)
+
+
 def _red(
     problem: _Problem, basis: Tensor, denoiser: ComplexImages, table: RedSolverTable, start: Any
 ) -> Iterator[State]:
     A = problem.A
+    assert isinstance(A, CoilOperator)
+    seen = (A.maps != 0).any(1).to(A.maps.real.dtype)
     # tr(AᴴA)/n, from tr(AAᴴ)/m
     mean = A.mean_eigenvalue() * problem.y[0].numel() / problem.first[0].numel()
     beta = table.beta_fraction * mean
@@ -223,7 +244,7 @@ def _red(
         A,
         problem.y,
         basis,
-        denoiser,
+        _Seen(denoiser, seen),
         beta=beta,
         weight=table.weight_ratio * beta,
         sigma=sigma,
