@@ -34,6 +34,7 @@ types: install
 
 bench: install  ## speed and memory, side by side with the dense matrix
 	$(BIN)/python benchmarks/near_field.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kronecker_speed.py
 
 bench-quality: install  ## the table of image quality in benchmarks/
 	$(BIN)/python benchmarks/quality.py --markdown benchmarks/quality.md

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import kronecker_published as published
+import kronecker_speed
 import numpy as np
 import torch
 from torch import Tensor
@@ -215,7 +217,7 @@ def ours(*, known: bool = True, check: bool = True, **options: Any) -> Estimate:
     def run(t: Trials) -> tuple[Tensor, Tensor, Tensor | None]:
         noise = {"noise_var": t.noise_var} if known else {}
         state, _, iterations = sbl.estimate(
-            t.A, t.y, combined.svd_mm_krosbl, stop=combined.settled(1e-6), max_iter=300, **noise, **options
+            t.A, t.y, combined.svd_mm_krosbl, stop=combined.settled(), max_iter=300, **noise, **options
         )
         if check:
             state, _ = combined.polish(t.A, t.y, state)
@@ -310,7 +312,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         200,
         lambda trials, v: synthetic(trials, snr_db=v),
         {**SYNTHETIC, **CLASSICAL},
-        {"sbl": 5},
+        {"sbl": 3},
     ),
     "rows": Experiment(
         "synthetic, against the rows of factor 1, 25 dB (KS 3.3)",
@@ -319,7 +321,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         200,
         lambda trials, v: synthetic(trials, snr_db=25.0, rows=int(v), reference=14),
         {**SYNTHETIC, **CLASSICAL},
-        {"sbl": 5},
+        {"sbl": 3},
     ),
     "nonzeros": Experiment(
         "synthetic, against the nonzeros of each factor, 25 dB (KS 3.3)",
@@ -328,7 +330,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         200,
         lambda trials, v: synthetic(trials, snr_db=25.0, nonzeros=int(v)),
         {**SYNTHETIC, **CLASSICAL},
-        {"sbl": 5},
+        {"sbl": 3},
     ),
     "generic": Experiment(
         "synthetic, independent values on a Kronecker support: not of rank one (KS 5.5)",
@@ -443,25 +445,67 @@ def run(todo: Sequence[Cell], folder: Path, jobs: int) -> None:
 # -- convergence, off-grid directions, growth: one table each -----------------------------------------------
 
 
-def convergence() -> dict[str, list[float]]:
-    """KS 3.5: unsquared error after 1, 2, 4, ... iterations, one instance, 14 rows, 4 nonzeros, 30 dB, no pruning."""
-    t = synthetic(range(1), snr_db=30.0, rows=14, nonzeros=4)
+#: Solvers of the convergence experiments, most iterations and options.
+COURSES: dict[str, tuple[Callable[..., Any], int, dict[str, float]]] = {
+    "krosbl-am": (sbl.am_krosbl, 2048, {"inner_tol": 0.0, "inner_atol": 1e-10}),
+    "krosbl-svd": (sbl.svd_krosbl, 512, {}),
+    "ksbl": (sbl.ksbl, 2048, {}),
+    "krosbl-mm, plain": (sbl.mm_krosbl, 512, {}),
+    "sbl": (classical.sbl, 64, {}),
+}
+
+
+def convergence(*, generic: bool, known: bool) -> dict[str, list[float]]:
+    """KS 3.5: NMSE after every iteration, one instance, 14 rows, 4 nonzeros, 30 dB, no pruning."""
+    t = synthetic(range(1), snr_db=30.0, rows=14, nonzeros=4, generic=generic)
+    noise = {"noise_var": t.noise_var} if known else {}
     curves = {}
-    for name, solver, most, options in (
-        ("krosbl-am", sbl.am_krosbl, 2048, {"inner_tol": 0.0, "inner_atol": 1e-10}),
-        ("krosbl-svd", sbl.svd_krosbl, 512, {}),
-        ("ksbl", sbl.ksbl, 2048, {}),
-        ("krosbl-mm", sbl.mm_krosbl, 512, {}),
-        ("sbl", classical.sbl, 64, {}),
-    ):
-        wanted = [2**k for k in range(12) if 2**k <= most]
-        states = solver(t.A, t.y, noise_var=t.noise_var, prune=0.0, start_var=1.0, **options)  # type: ignore[operator]
-        curves[name] = [
-            float(metrics.complex_nmse(state.x, t.x, dims=3).sqrt())
-            for state in itertools.islice(states, most)
-            if state.iteration in wanted
-        ]
+    for name, (solver, most, options) in COURSES.items():
+        if generic and name == "sbl":
+            continue
+        states = solver(t.A, t.y, prune=0.0, start_var=1.0, **noise, **options)
+        curves[name] = [float(metrics.complex_nmse(s.x, t.x, dims=3)) for s in itertools.islice(states, most)]
     return curves
+
+
+#: Name of a file, title, options of `convergence`.
+CONVERGENCE: tuple[tuple[str, str, dict[str, bool]], ...] = (
+    ("rank-one", "rank one, noise known", {"generic": False, "known": True}),
+    ("known", "independent values, noise known", {"generic": True, "known": True}),
+    ("unknown", "independent values, noise unknown", {"generic": True, "known": False}),
+)
+
+
+def courses(folder: Path) -> list[tuple[str, dict[str, list[float]]]]:
+    return [
+        (title, kept(folder / f"convergence-{name}.json", functools.partial(convergence, **options)))
+        for name, title, options in CONVERGENCE
+    ]
+
+
+def draw_convergence(path: Path, folder: Path) -> None:
+    """NMSE against iterations; dashes: where the published curves end (KS 3.5, another instance)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    first = None
+    for k, (title, curves) in enumerate(courses(folder)):
+        axes = figure.add_subplot(1, 3, k + 1, sharey=first)
+        first = first or axes
+        for n, (name, values) in enumerate(curves.items()):
+            axes.loglog(range(1, len(values) + 1), values, label=name, color=f"C{n}", lw=1.2)
+            end = published.CONVERGED[k].get(name)
+            if end is not None:
+                axes.axhline(end, ls="--", color=f"C{n}", lw=0.7)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("iteration")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    assert first is not None
+    first.set_ylabel("NMSE")
+    figure.savefig(path, metadata={"Software": "backcast"})
 
 
 def noiseless_rank() -> dict[str, list[float]]:
@@ -524,44 +568,8 @@ def kept(path: Path, compute: Callable[[], Any]) -> Any:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(found))
         part.replace(path)
-        print(f"{path.stem}: {found}", flush=True)
+        print(path.stem, flush=True)
     return json.loads(path.read_text())
-
-
-def growth() -> list[tuple[str, int, int, float, float]]:
-    """Milliseconds of an iteration of krosbl-mm (E-step and M-step), and MB that it takes at most, one thread."""
-    torch.set_num_threads(1)
-    rows = []
-    for n, m in (((8,) * 3, (4, 6, 8)), ((15,) * 3, (8, 12, 15)), ((18,) * 3, (6, 3, 16)), ((32,) * 3, (16, 24, 32))):
-        rows.append(_grown(n, m))
-    return [*rows, _grown((48,) * 3, (24, 36, 48)), _grown((64,) * 3, (32, 48, 64))]
-
-
-def _grown(n: tuple[int, ...], m: tuple[int, ...]) -> tuple[str, int, int, float, float]:
-    generator = torch.Generator().manual_seed(0)
-    factors = [torch.randn(a, b, dtype=torch.complex128, generator=generator) for a, b in zip(m, n, strict=True)]
-    x = torch.zeros(1, *n, dtype=torch.complex128)
-    x[0, :3, :3, :3] = torch.randn(3, 3, 3, dtype=torch.complex128, generator=generator)
-    A = Kronecker(factors)
-    y = A(x) + 0.1 * torch.randn(1, *m, dtype=torch.complex128, generator=generator)
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of what follows
-    states = sbl.mm_krosbl(A, y, noise_var=0.01)
-    for _ in range(3):
-        next(states)
-    count = 20
-    clock = time.perf_counter()
-    for _ in range(count):
-        next(states)
-    seconds = (time.perf_counter() - clock) / count
-    megabytes = max(0.0, _memory("VmHWM") - before)
-    return " x ".join(map(str, n)), math.prod(n), math.prod(m), 1e3 * seconds, megabytes
-
-
-def _memory(name: str) -> float:
-    """MB of this process, of /proc/self/status."""
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(name))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 # -- what comes out -----------------------------------------------------------------------------------------
@@ -690,20 +698,24 @@ def _direction_lines(folder: Path, trials: int) -> list[str]:
 
 def extras(folder: Path, trials: int) -> list[str]:
     """Sections of what is not a cell."""
-    lines = ["## Convergence: unsquared error, one instance, M = 14 x 12 x 15, K = 4, 30 dB (KS 3.5)", ""]
-    heads = [str(2**k) for k in range(12)]
-    lines += [_line("method, iteration", heads), "|---" * 13 + "|"]
-    for m, values in kept(folder / "convergence.json", convergence).items():
-        lines.append(_line(m, [*map(_g, values), *[""] * (12 - len(values))]))
-    lines += ["", "Noise-free: second over first singular value of the second moments after so many iterations:", ""]
+    lines = ["## Convergence: one instance, M = 14 x 12 x 15, K = 4, 30 dB, no pruning (KS 3.5)", ""]
+    lines += ["![NMSE against iterations](kronecker_convergence.png)", ""]
+    lines += ["Unsquared error; published end values, of another instance, in italics:", ""]
+    wanted = [2**k for k in range(12)]
+    for k, (title, curves) in enumerate(courses(folder)):
+        lines += [_line(f"{title}: iteration", [*map(str, wanted), "*published*"]), "|---" * 14 + "|"]
+        for name, values in curves.items():
+            end = published.CONVERGED[k].get(name)
+            row = [_g(math.sqrt(values[i - 1])) if i <= len(values) else "" for i in wanted]
+            lines.append(_line(name, [*row, "" if end is None else f"*{_g(math.sqrt(end))}*"]))
+        lines.append("")
+    heads = [str(i) for i in wanted]
+    lines += ["Noise-free: second over first singular value of the second moments after so many iterations:", ""]
     lines += [_line("method, iteration", heads[:8]), "|---" * 9 + "|"]
     lines += [_line(m, [*map(_g, values)]) for m, values in kept(folder / "noiseless.json", noiseless_rank).items()]
     if trials:
         lines += _direction_lines(folder, trials)
-    lines += ["", "## Growth: one iteration of krosbl-mm, one thread, complex128", ""]
-    lines += [_line("unknowns", ["N", "M", "ms", "MB at most"]), "|---" * 5 + "|"]
-    lines += [_line(n, [str(size), str(m), f"{ms:.3g}", f"{mb:.2g}"]) for n, size, m, ms, mb in growth()]
-    return [*lines, ""]
+    return [*lines, "", *kronecker_speed.lines()]
 
 
 def draw(path: Path, table: dict[tuple[str, str, float], dict[str, np.ndarray]]) -> None:
@@ -786,6 +798,7 @@ def main() -> None:
         given.markdown.write_text("\n".join([*head, "", *lines, *extras(given.folder, given.direction_trials)]) + "\n")
         write_csv(given.markdown.with_suffix(".csv"), table)
         draw(given.markdown.with_suffix(".png"), table)
+        draw_convergence(given.markdown.with_name("kronecker_convergence.png"), given.folder)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,9 @@ class SvdSolverTable(KroneckerSolverTable):
 class MmSolverTable(KroneckerSolverTable):
     """[solver] of krosbl-mm."""
 
+    tol: float = Field(
+        default=1e-5, ge=0, description="stop when the log evidence per sample changes by less, after `first`"
+    )
     first: int = Field(
         default=30, ge=0, description="iterations of rank-one projections (krosbl-svd) that come first; 0 for none"
     )

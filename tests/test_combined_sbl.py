@@ -56,11 +56,11 @@ def test_a_continued_run_is_an_uninterrupted_one(at):
 
 def test_every_problem_stops_by_itself_in_the_second_phase():
     A, y, x, variance = problems()
-    state, outcomes, iterations = estimate(A, y, svd_mm_krosbl, stop=settled(1e-6), noise_var=variance)
+    state, outcomes, iterations = estimate(A, y, svd_mm_krosbl, stop=settled(), noise_var=variance)
     assert {o.value for o in outcomes} == {"tolerance"}
     assert int(iterations.min()) > 30
     assert float(error(state.x, x).median()) < 0.02
-    alone, _, _ = estimate(A, y[2:3], svd_mm_krosbl, stop=settled(1e-6), noise_var=variance[2:3])
+    alone, _, _ = estimate(A, y[2:3], svd_mm_krosbl, stop=settled(), noise_var=variance[2:3])
     torch.testing.assert_close(alone.x[0], state.x[2], rtol=1e-6, atol=1e-8)
 
 
@@ -77,14 +77,14 @@ def test_units_change_nothing():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_rank_one_is_polished_and_nothing_else(dtype):
     A, y, x, variance = problems(n=24, dtype=dtype)
-    state, _, _ = estimate(A, y, svd_mm_krosbl, stop=settled(1e-6), noise_var=variance)
+    state, _, _ = estimate(A, y, svd_mm_krosbl, stop=settled(), noise_var=variance)
     better, polished = polish(A, y, state)
     assert polished.double().mean() > 0.9
     assert float(error(better.x, x).median()) < 0.7 * float(error(state.x, x).median())
     torch.testing.assert_close(better.data_fidelity, (y - A(better.x)).flatten(1).norm(dim=1))
     torch.testing.assert_close(better.variance, state.variance)
     B, z, w, noise = problems(n=24, rank_one=False, dtype=dtype)
-    state, _, _ = estimate(B, z, svd_mm_krosbl, stop=settled(1e-6), noise_var=noise)
+    state, _, _ = estimate(B, z, svd_mm_krosbl, stop=settled(), noise_var=noise)
     same, polished = polish(B, z, state)
     assert polished.double().mean() < 0.2
     kept = ~polished

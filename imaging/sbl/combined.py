@@ -24,6 +24,9 @@ from imaging.sbl.state import KroneckerSblState, SblState
 
 #: Iterations of rank-one projections: enough for supports to settle.
 FIRST = 30
+#: Change of L per measurement at which the second phase has settled; 1e-6 takes a third more iterations to the same
+#: errors.
+SETTLED = 1e-5
 
 
 def svd_mm_krosbl(
@@ -65,7 +68,7 @@ def svd_mm_krosbl(
     yield from mm_krosbl(A, y, coupling=coupling, start=start, **options)
 
 
-def settled(tol: float, first: int = FIRST) -> Callable[[SblState], Tensor]:
+def settled(tol: float = SETTLED, first: int = FIRST) -> Callable[[SblState], Tensor]:
     """Stop once L changes by less than tol per measurement, in the second phase of `svd_mm_krosbl`."""
 
     def rule(state: SblState) -> Tensor:

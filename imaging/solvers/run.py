@@ -248,6 +248,8 @@ def run_batch(
                         None,
                     )
                 final = state
+            elif len(active) == n and bool(finite.all()):
+                final = state
             else:
                 good = torch.nonzero(finite).flatten()
                 chosen = active[good].to(state.x.device)
