@@ -18,6 +18,8 @@ NYQUIST_SLACK = 1.001
 #: Relative accuracy of the transform in single precision, where the points' rounding leaves 1e-5, and in double.
 ACCURACY = {torch.complex64: 2e-5, torch.complex128: 1e-12}
 DENSITY_STEPS = 20
+#: Voxels whose Toeplitz products are taken at once on a CPU: more leave the cache.
+FEW = 2**16
 
 
 class NonCartesianMri(CoilOperator):
@@ -136,27 +138,34 @@ class NonCartesianMri(CoilOperator):
         """Eigenvalues of the circulant matrix of twice the size that holds AᴴA of a uniform coil.
 
         Returns:
-            real (frame, *twice), in the order of torch.fft; made at the first use.
+            real (frame, *twice), in the order of torch.fft, axes rotated as `_transform_gram` leaves them: (x, y) in 2D
+            and (y, x, z) in 3D; made at the first use.
         """
         if self._kernel is None or self._kernel.device != self.device:
             spread = self.point_spread().reshape(len(self.points), *(2 * n if n > 1 else 1 for n in self.shape))
-            self._kernel = torch.fft.fftn(spread, dim=self._axes).real.to(self.maps.real.dtype)
+            kernel = torch.fft.fftn(spread, dim=tuple(range(1, spread.ndim))).real
+            for _ in self.shape[1:]:
+                kernel = kernel.movedim(-1, 1)
+            self._kernel = kernel.to(self.maps.real.dtype).contiguous()
         return self._kernel
 
-    @property
-    def _axes(self) -> tuple[int, ...]:
-        return tuple(range(-len(self.shape), 0))
-
     def _transform_gram(self, coils: Tensor, frame: int) -> Tensor:
-        """Padding and cutting are done axis by axis, so that no transform is taken of zeros."""
-        v = coils.reshape(*coils.shape[:2], *self.shape)
-        padded = [a for a in reversed(self._axes) if v.shape[a] > 1]
-        for a in padded:
-            v = torch.fft.fft(v, n=2 * v.shape[a], dim=a)
-        v = v * self.toeplitz_kernel()[frame]
-        for a in reversed(padded):
-            v = torch.fft.ifft(v, dim=a).narrow(a, 0, self.shape[a])
-        return v.reshape(coils.shape)
+        """Axis by axis, always the last one: padded, transformed, moved to the front; no zeros are transformed."""
+        kernel, n_dims = self.toeplitz_kernel()[frame], len(self.shape)
+        images = coils.reshape(-1, *self.shape)
+        out = torch.empty_like(images)
+        each = max(1, FEW // math.prod(self.shape)) if images.device.type == "cpu" else len(images)
+        for first in range(0, len(images), each):
+            v = images[first : first + each]
+            for i, n in enumerate(reversed(self.shape)):
+                v = v if i == 0 else v.movedim(-1, -n_dims)
+                v = torch.fft.fft(v, n=2 * n) if n > 1 else v
+            v = v * kernel
+            for i, n in enumerate(self.shape):
+                v = torch.fft.ifft(v)[..., :n] if n > 1 else v
+                v = v if i == n_dims - 1 else v.movedim(-n_dims, -1)
+            out[first : first + each] = v
+        return out.reshape(coils.shape)
 
 
 def _turns(name: str, points: Tensor, spacing: Tensor) -> Tensor:
