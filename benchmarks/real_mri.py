@@ -325,7 +325,8 @@ def folded_part(given: argparse.Namespace) -> Iterator[str]:
         panels.append(Panel(words, upright(whole.image), 0, top(whole.image), 0.32))
     yield ""
     if given.figures:
-        save(given.figures / "mri_folded.png", panels, 5, "mm", 1e3, "magnitude")
+        closer = [dataclasses.replace(panel, title="", part=0.3, centre=(0.0, 0.0)) for panel in panels]
+        save(given.figures / "mri_folded.png", panels + closer, 3, "mm", 1e3, "magnitude")
 
 
 def spiral_part(given: argparse.Namespace) -> Iterator[str]:
