@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from data.hashing import sha256
     from data.head import open_kind
     from data.measurement import GridSpec, Measurement, NamedArray, Scale, Volume
-    from data.measurement_reader import read_measurement
+    from data.measurement_reader import read_measurement, read_measurement_head
     from data.measurement_writer import write_measurement
     from data.reconstruction import Convergence, Metric, Reconstruction
     from data.reconstruction_reader import read_reconstruction
@@ -42,6 +42,7 @@ _HOMES = {
     "apply_calibration": "calibrate",
     "open_kind": "head",
     "read_measurement": "measurement_reader",
+    "read_measurement_head": "measurement_reader",
     "read_reconstruction": "reconstruction_reader",
     "render_findings": "findings",
     "render_summary": "summary",
@@ -68,6 +69,7 @@ __all__ = [
     "apply_calibration",
     "open_kind",
     "read_measurement",
+    "read_measurement_head",
     "read_reconstruction",
     "render_findings",
     "render_summary",

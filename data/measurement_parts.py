@@ -63,6 +63,7 @@ class MeasurementParts:
     grid: GridSpec | None = None
     ground_truth: Volume | None = None
     ground_truth_shape: tuple[int, ...] | None = None
+    ground_truth_scales: dict[str, Scale] = field(default_factory=dict)
     extra_truth: dict[str, NamedArray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 

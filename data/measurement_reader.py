@@ -13,7 +13,7 @@ from data.errors import DataFormatError
 from data.hdf5 import FormatProblem, names_in, open_file, problem
 from data.head import read_head
 from data.inspector import Inspector
-from data.measurement import Array, Measurement
+from data.measurement import Array, Measurement, Volume
 from data.measurement_checks import check_modality, check_noise_and_mask
 from data.measurement_layout import read_layout, read_scales
 from data.measurement_mri import check_samples
@@ -57,6 +57,33 @@ def read_measurement(path: str | os.PathLike[str], *, calibrate: bool = True, al
         return apply_calibration(measurement)
     except DataFormatError as e:
         raise DataFormatError(f"{os.fspath(path)}: {e}") from e
+
+
+def read_measurement_head(path: str | os.PathLike[str], *, allow_links: bool = False) -> Measurement:
+    """A measurement's shapes, axes, geometry and grid; whatever has the size of the samples is a view of one zero.
+
+    Arrays of /calibration are None under their names.
+
+    Raises:
+        DataFormatError: the first error found; samples are not looked at.
+    """
+    try:
+        with open_file(path, allow_links=allow_links) as file:
+            inspector, parts = inspect_measurement(file, deep=False)
+            for finding in inspector.findings:
+                if finding.severity == "error":
+                    raise finding.raised(path)
+    except FormatProblem as e:
+        raise e.finding.raised(path) from e
+    assert parts.modality is not None
+    assert parts.shape is not None
+    kind = np.float32 if parts.modality.data_kind == "real" else np.complex64
+    parts.data = np.broadcast_to(kind(0), parts.shape)
+    parts.calibration = {**dict.fromkeys(parts.calibration_names), **parts.calibration}
+    truth, scales = parts.ground_truth_shape, parts.ground_truth_scales
+    if truth is not None and len(scales) == len(truth):
+        parts.ground_truth = Volume(data=np.broadcast_to(kind(0), truth), axes=tuple(scales), scales=scales)
+    return parts.measurement(())
 
 
 def inspect_measurement(file: h5py.File, *, deep: bool) -> tuple[Inspector, MeasurementParts]:

@@ -55,7 +55,7 @@ def read_ground_truth(inspector: Inspector, parts: MeasurementParts) -> None:
             layout = volume_layout(inspector, value, "/ground_truth/volume@axes", len(stored.shape))
             if layout is not None:
                 parts.ground_truth_shape = layout.shape(stored.shape)
-                truth = read_volume(inspector, stored, layout, "/ground_truth")
+                truth = read_volume(inspector, stored, layout, "/ground_truth", found_scales=parts.ground_truth_scales)
                 if truth is not None:
                     check_finite(truth.data, "/ground_truth/volume", layout.axes)
                     if not truth.data.any():

@@ -326,10 +326,7 @@ def ellipsoid_projector(operator: NearFieldMimo, n_solves: int) -> Any:
 
 def eigendecomposition_pays(operator: NearFieldMimo, n_solves: int) -> bool:
     """Whether setting up the eigendecomposition of AAᴴ costs less than `n_solves` projections by CG, and fits."""
-    flops = Flops.of(operator, operator.symmetry.order)
-    exact = flops.gram + flops.eigh + n_solves * flops.exact_solve
-    iterative = n_solves * SOLVES_PER_PROJECTION * flops.cg_solve
-    return exact <= iterative and flops.gram_bytes <= operator.memory_limit
+    return Flops.of(operator, operator.symmetry.order).eigendecomposition_pays(n_solves, operator.memory_limit)
 
 
 class Flops:
@@ -347,6 +344,12 @@ class Flops:
     @classmethod
     def of(cls, operator: NearFieldMimo, order: int) -> Flops:
         return cls(operator.n_measurements, operator.grid.n_voxels, order)
+
+    def eigendecomposition_pays(self, n_solves: int, memory_limit: int) -> bool:
+        """Whether it costs less than `n_solves` projections by CG, and fits."""
+        exact = self.gram + self.eigh + n_solves * self.exact_solve
+        iterative = n_solves * SOLVES_PER_PROJECTION * self.cg_solve
+        return exact <= iterative and self.gram_bytes <= memory_limit
 
 
 def _batched(operator: NearFieldMimo, function: Any, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,6 +125,21 @@ def find_symmetry(tx_m: Tensor, rx_m: Tensor, grid: Grid) -> Symmetry:
     Returns:
         a Symmetry; of order 1 when there is none.
     """
+    elements: list[tuple[Tensor, ...]] = [
+        tuple(torch.arange(n, device=tx_m.device) for n in (grid.n_voxels, len(tx_m), len(rx_m)))
+    ]
+    for name, tx, rx in _reflections(tx_m, rx_m, grid):
+        elements.append((_voxel_permutation(name, grid.shape, tx.device), tx, rx))
+    return _symmetry(elements)
+
+
+def symmetry_order(tx_m: Tensor, rx_m: Tensor, grid: Grid) -> int:
+    """The order of `find_symmetry`'s group, without anything of the grid's size."""
+    return 1 + len(_reflections(tx_m, rx_m, grid))
+
+
+def _reflections(tx_m: Tensor, rx_m: Tensor, grid: Grid) -> list[tuple[str, Tensor, Tensor]]:
+    """The group's elements other than the identity: name, and how they permute transmitters and receivers."""
     centre_y = (grid.origin_m[1] + grid.last_m[1]) / 2
     centre_x = (grid.origin_m[2] + grid.last_m[2]) / 2
     _, ny, nx = grid.shape
@@ -141,19 +156,16 @@ def find_symmetry(tx_m: Tensor, rx_m: Tensor, grid: Grid) -> Symmetry:
     }
     if square:
         moves |= {"swap": lambda x, y: (y, x), "antiswap": lambda x, y: (-y, -x)}
-    found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    found: dict[str, tuple[str, Tensor, Tensor]] = {}
     for name, move in moves.items():
         tx = _matching(about_centre(tx_m, move), tx_m)
         rx = _matching(about_centre(rx_m, move), rx_m)
         if tx is not None and rx is not None:
-            found[name] = (_voxel_permutation(name, grid.shape, tx.device), tx, rx)
-    identity = tuple(torch.arange(n, device=tx_m.device) for n in (grid.n_voxels, len(tx_m), len(rx_m)))
+            found[name] = (name, tx, rx)
     for group in (("flip_x", "flip_y", "rotate"), ("swap", "antiswap", "rotate")):
         if all(name in found for name in group):
-            return _symmetry([identity, *(found[name] for name in group)])
-    if found:
-        return _symmetry([identity, next(iter(found.values()))])
-    return _symmetry([identity])
+            return [found[name] for name in group]
+    return list(found.values())[:1]
 
 
 def _symmetry(elements: Sequence[tuple[Tensor, ...]]) -> Symmetry:
