@@ -335,7 +335,7 @@ def spiral_part(given: argparse.Namespace) -> Iterator[str]:
     yield f"| interleaves | adjoint | {' | '.join(STATIC)} | seconds |"
     yield "|---" * (len(STATIC) + 3) + "|"
     truth = run(spiral(60), "sense").image
-    panels = [Panel("sense, 60 interleaves", truth, 0, top(truth), 0.256)]
+    panels = [Panel("sense, 60 interleaves", np.abs(truth), 0, top(truth), 0.256)]
     for n_interleaves in (60, 30, 20):
         cells, seconds = [], []
         for method in ("adjoint", *STATIC):
@@ -343,7 +343,7 @@ def spiral_part(given: argparse.Namespace) -> Iterator[str]:
             cells.append(cell(r.image, truth))
             seconds.append(f"{r.seconds:.0f}")
             if n_interleaves == 20 and method != "tv":
-                panels.append(Panel(f"{method}, 20", r.image, 0, top(truth), 0.256))
+                panels.append(Panel(f"{method}, 20", np.abs(r.image), 0, top(truth), 0.256))
         yield f"| {n_interleaves} | {' | '.join(cells)} | {' / '.join(seconds)} |"
     yield ""
     if given.figures:

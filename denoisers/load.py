@@ -57,11 +57,16 @@ class LoadedDenoiser:
         """Whether sigma may be a tensor (batch,)."""
         return bool(getattr(self.function, "takes_sigma_per_image", False))
 
+    @property
+    def takes_complex(self) -> bool:
+        """Whether it denoises complex images, and those alone."""
+        return bool(getattr(self.function, "takes_complex", False))
+
     def __call__(self, v: Tensor, sigma: float) -> Tensor:
-        """Denoise real volumes.
+        """Denoise volumes.
 
         Args:
-            v: (batch, nz, ny, nx), real.
+            v: (batch, nz, ny, nx), real, or complex if `takes_complex`.
             sigma: noise standard deviation in v's units.
 
         Returns:

@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from denoisers.errors import DenoiserError
 from denoisers.tiled import Tiled
+from denoisers.training import as_channels
 from denoisers.wrappers import check_call
 
 Precision = Literal["float32", "bfloat16"]
@@ -27,11 +29,12 @@ class NetworkDenoiser:
     """A `Denoiser` around a network.
 
     Args:
-        network: called as (v (b, 1, *spatial), sigma (b,)).
+        network: called as (v (b, 1, *spatial), sigma (b,)); one with `n_parts` = 2 denoises complex images, as
+            (b, 2, *spatial).
         n_dims: of the network; a 2D one takes a volume slice by slice along its first axis.
         noise_range: what it was trained on; outside it warns once.
         precision: "bfloat16" runs convolutions in bfloat16 (input, output and gate stay float32).
-        nonnegative: clamp the output at 0, as magnitudes need (NF 4.2).
+        nonnegative: clamp the output at 0, as magnitudes need (NF 4.2); complex images are left as they are.
         voxels_at_once: images go through in chunks of no more, larger volumes in tiles.
     """
 
@@ -65,6 +68,11 @@ class NetworkDenoiser:
         self._warned = False
 
     @property
+    def takes_complex(self) -> bool:
+        """Whether it denoises complex images, real and imaginary part together."""
+        return getattr(self.network, "n_parts", 1) == 2
+
+    @property
     def reach(self) -> int | None:
         """How many voxels away in each direction the network looks at most, if it says so; in its own axes only."""
         reach = getattr(self.network, "reach", None)
@@ -74,16 +82,24 @@ class NetworkDenoiser:
         """Denoise.
 
         Args:
-            v: real (batch, nz, ny, nx), or (batch, ny, nx) for a 2D network.
-            sigma: noise standard deviation in v's units, one number or (batch,).
+            v: real, or complex if `takes_complex`: (batch, nz, ny, nx), or (batch, ny, nx) for a 2D network.
+            sigma: noise standard deviation in v's units, one number or (batch,); of complex images that of each part.
 
         Returns:
-            Same shape and dtype; computed in float32.
+            Same shape and dtype; computed in single precision.
 
         Raises:
             DenoiserError: of the arguments.
         """
-        check_call("NetworkDenoiser", v, sigma, n_axes=(3, 4) if self.n_dims == 2 else (4,), per_image=True)
+        if self.takes_complex and not v.is_complex():
+            raise DenoiserError(f"NetworkDenoiser input: expected complex images, as in training, got {v.dtype}")
+        check_call(
+            "NetworkDenoiser",
+            v.real if self.takes_complex else v,
+            sigma,
+            n_axes=(3, 4) if self.n_dims == 2 else (4,),
+            per_image=True,
+        )
         if v.numel() == 0:
             return v.clone()
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=v.device).expand(len(v))
@@ -91,7 +107,7 @@ class NetworkDenoiser:
         flat = v
         if self.n_dims == 2 and v.ndim == 4:
             flat, levels = v.flatten(0, 1), levels.repeat_interleave(v.shape[1])
-        flat = flat.to(torch.float32)
+        flat = flat.to(torch.complex64 if self.takes_complex else torch.float32)
         per_image = flat[0].numel()
         if per_image > self.voxels_at_once and self.n_dims == 3:
             out = torch.cat([self._tiled(x[None], float(s)) for x, s in zip(flat, levels, strict=True)])
@@ -105,7 +121,10 @@ class NetworkDenoiser:
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=v.device).expand(len(v))
         half = self.precision == "bfloat16"
         with torch.no_grad(), torch.autocast(v.device.type, torch.bfloat16, enabled=half):
-            out = self.network(v[:, None], levels)[:, 0].to(torch.float32)
+            out = self.network(as_channels(v), levels).to(torch.float32)
+        if self.takes_complex:
+            return torch.complex(out[:, 0], out[:, 1])
+        out = out[:, 0]
         return out.clamp_min(0) if self.nonnegative else out
 
     def _check(self, levels: Tensor) -> None:

@@ -18,7 +18,7 @@ class CleanImages(Protocol):
     """Clean images by number: a pure function of it."""
 
     def __getitem__(self, index: int) -> Tensor:
-        """Float32 (nz, ny, nx) or (ny, nx), values in [0, 1]."""
+        """Float32 (nz, ny, nx) or (ny, nx), values in [0, 1]; or complex64, its magnitude in [0, 1]."""
         ...
 
 
@@ -27,13 +27,14 @@ NoiseModel = Callable[[Tensor, torch.Generator], tuple[Tensor, float]]
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Real white Gaussian noise on the magnitude, its level drawn per sample (NF 4.2, 6.2).
+    """White Gaussian noise, its level drawn per sample: real on magnitudes (NF 4.2, 6.2), complex on complex images.
 
     Real, because a prior on the magnitude of a complex image is a real denoising problem with variance alpha, not a
     Rician one (NF 4.6).
 
     Args:
-        low, high: bounds of the standard deviation, drawn uniformly, in units of the image; 0 <= low <= high.
+        low, high: bounds of the standard deviation, drawn uniformly, in units of the image; 0 <= low <= high. Of
+            complex images that of the real, and of the imaginary, part.
     """
 
     low: float = 0.0
@@ -45,7 +46,10 @@ class GaussianNoise:
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
         sigma = self.low + (self.high - self.low) * float(torch.rand((), generator=generator))
-        return clean + sigma * torch.randn(clean.shape, generator=generator), sigma
+        noise = torch.randn(clean.shape, generator=generator)
+        if clean.is_complex():
+            noise = torch.complex(noise, torch.randn(clean.shape, generator=generator))
+        return clean + sigma * noise, sigma
 
 
 class NoisyPairs(Dataset[Pair]):

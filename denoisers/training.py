@@ -152,7 +152,7 @@ class TrainingResult:
 
 
 def validation_of(pairs_by_level: Mapping[float, Dataset[Pair]], n: int, *, batch: int = 8) -> Validation:
-    """A `Validation`: n images at each noise level, output clamped at 0, mean over levels.
+    """A `Validation`: n images at each noise level, output of magnitudes clamped at 0, mean over levels.
 
     Args:
         pairs_by_level: for each noise level pairs whose noise has that level.
@@ -172,7 +172,8 @@ def validation_of(pairs_by_level: Mapping[float, Dataset[Pair]], n: int, *, batc
             total = 0.0
             for first in range(0, n, batch):
                 noisy, clean, sigma = _collate([pairs[i] for i in range(first, min(first + batch, n))])
-                out = network(noisy.to(place.device), sigma.to(place.device)).clamp_min(0)
+                out = network(noisy.to(place.device), sigma.to(place.device))
+                out = out.clamp_min(0) if out.shape[1] == 1 else out  # parts of complex images have either sign
                 total += float((out.to(torch.float64) - clean.to(place.device)).square().flatten(1).mean(1).sum())
             errors[level] = total / n
         return sum(errors.values()) / len(errors), errors
@@ -486,9 +487,14 @@ class _Numbers:
 
 
 def _collate(items: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    """(b, 1, *spatial) twice and (b,)."""
-    noisy, clean = (torch.stack(images)[:, None] for images in ([a for a, _, _ in items], [b for _, b, _ in items]))
+    """(b, 1, *spatial) twice, or (b, 2, *spatial) of complex images, and (b,)."""
+    noisy, clean = (as_channels(torch.stack(images)) for images in ([a for a, _, _ in items], [b for _, b, _ in items]))
     return noisy, clean, torch.tensor([item[2] for item in items], dtype=noisy.dtype)
+
+
+def as_channels(images: Tensor) -> Tensor:
+    """Real (b, *spatial) as (b, 1, *spatial); complex ones as real and imaginary part, (b, 2, *spatial)."""
+    return torch.view_as_real(images).movedim(-1, 1) if images.is_complex() else images[:, None]
 
 
 def _write_log(checkpoint: Path, run: _Run) -> None:

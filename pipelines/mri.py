@@ -204,6 +204,13 @@ def _denoiser(config: RedPsmConfig | PnpConfig, setting: Setting) -> ComplexImag
         if not config.denoiser.file:
             raise MeasurementError("[denoiser] file: expected a denoiser; give -d a name of 'backcast denoisers'")
         inner = load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
+    joint = config.solver.on == "joint"
+    if joint != bool(getattr(inner, "takes_complex", False)):
+        name = getattr(inner, "name", type(inner).__name__)
+        wanted, use = ("complex images", "-d mri-2d-complex") if joint else ("real images", "-s solver.on=joint")
+        raise MeasurementError(
+            f"[solver] on: {config.solver.on} expects a denoiser of {wanted}, found {name}; use {use}"
+        )
     return ComplexImages(inner, config.solver.on)
 
 

@@ -118,10 +118,10 @@ class LpsSolverTable:
 class RedSolverTable:
     """[solver] of pnp and redpsm."""
 
-    on: Literal["parts", "magnitude", "demodulated"] = Field(
+    on: Literal["parts", "magnitude", "demodulated", "joint"] = Field(
         default="parts",
-        description="what is denoised: real and imaginary part; the magnitude, the phase kept; or the parts after a "
-        "smooth phase is taken off",
+        description="what is denoised: real and imaginary part; the magnitude, the phase kept; the parts after a "
+        "smooth phase is taken off; or both parts together, by a denoiser of complex images such as mri-2d-complex",
     )
     beta_fraction: float = Field(default=0.5, gt=0, description="penalty beta over the mean eigenvalue of AᴴA")
     weight_ratio: float = Field(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from data.training import Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles
+from data.training import Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles, WithPhase
 from denoisers.card import Card, card_path, read_card
 from denoisers.errors import DenoiserError
 from denoisers.losses import SPLIT
@@ -31,6 +31,7 @@ from denoisers.training import (
     TrainingReport,
     TrainingResult,
     Validation,
+    as_channels,
     processes,
     train,
     validation_of,
@@ -171,7 +172,8 @@ def clean_images(config: TrainConfig, split: str, shape: tuple[int, ...], *, aug
             parts.append((data.files_weight, files))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[data] {error}") from error
-    return parts[0][1] if len(parts) == 1 else Mixture(parts, data.seed)
+    images = parts[0][1] if len(parts) == 1 else Mixture(parts, data.seed)
+    return WithPhase(images, data.seed) if data.phase else images
 
 
 def _expanded(name: str) -> Path:
@@ -229,6 +231,12 @@ def _network(config: TrainConfig) -> nn.Module:
     if n_dims != len(config.data.shape):
         raise ConfigError(
             f"[data] shape: expected {n_dims} numbers for network {table.kind}, found {len(config.data.shape)}"
+        )
+    parts = getattr(network, "n_parts", 1)
+    if parts != (2 if config.data.phase else 1):
+        raise ConfigError(
+            f"[data] phase: expected {str(parts == 2).lower()} for a network with n_parts = {parts}, "
+            f"found {str(config.data.phase).lower()}"
         )
     if table.start:
         other, card = load_weights(table.start)
@@ -305,6 +313,8 @@ def _data_in_words(config: TrainConfig) -> str:
         total = sum(float(v) for v in data.mix.values())
         kinds = ", ".join(f"{k} {float(v) / total:.0%}" for k, v in data.mix.items())
         parts.append(f"synthetic: {kinds}; {data.n_volumes} different ones per kind")
+    if data.phase:
+        parts.append("all times exp(jφ), φ smooth and random")
     if data.files:
         parts.append(f"files: {', '.join(Path(f).name for f in data.files)}")
     if data.known_sigma is not None:
@@ -407,13 +417,14 @@ def draw_samples(config: TrainConfig, network: nn.Module, path: Path, *, n: int 
     for i, level in enumerate(levels):
         noisy, truth, _ = NoisyPairs(clean, GaussianNoise(level, level), seed=17)[i]
         with torch.no_grad():
-            out = network(noisy[None, None].to(place), torch.full((1,), float(level), device=place)).clamp_min(0).cpu()
-        for ax, image, title in zip(axes[i], (noisy, out[0, 0], truth), ("noisy", "denoised", "clean"), strict=True):
+            out = network(as_channels(noisy[None]).to(place), torch.full((1,), float(level), device=place)).cpu()
+        found = torch.complex(out[0, 0], out[0, 1]) if out.shape[1] == 2 else out[0, 0].clamp_min(0)
+        for ax, image, title in zip(axes[i], (noisy, found, truth), ("noisy", "denoised", "clean"), strict=True):
             ax.imshow(_flat(image), cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest")
             ax.set_axis_off()
             if i == 0:
                 ax.set_title(title, fontsize=9)
-        error = float((out[0, 0] - truth).square().mean())
+        error = float((found - truth).abs().square().mean())
         axes[i][0].text(
             0, -0.02, f"sigma {level:.3g}, MSE {error:.2e}", transform=axes[i][0].transAxes, fontsize=7, va="top"
         )
@@ -423,7 +434,8 @@ def draw_samples(config: TrainConfig, network: nn.Module, path: Path, *, n: int 
 
 
 def _flat(image: Tensor) -> np.ndarray:
-    """A volume's largest values along z; an image as it is."""
+    """A volume's largest values along z; an image as it is; magnitudes."""
+    image = image.abs() if image.is_complex() else image
     return np.asarray((image.amax(0) if image.ndim == 3 else image).numpy())
 
 

@@ -41,6 +41,9 @@ class DataTable:
         "where values are negative",
     )
     slices: Literal[0, 1, 2] = Field(default=0, description="2D: cut files perpendicular to this axis (z, y, x)")
+    phase: bool = Field(
+        default=False, description="multiply images with exp(jφ), φ smooth and random, for a network of complex images"
+    )
     shape: tuple[int, ...] = Field(default=(24, 16, 16), description="of a training crop, (z,) y, x")
     validation_shape: tuple[int, ...] = Field(default=(), description="of a validation image; empty: as shape")
     known_sigma: float | None = Field(

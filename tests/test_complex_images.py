@@ -1,4 +1,4 @@
-"""Denoisers of real images on complex ones: what each way keeps, and that noise goes."""
+"""Denoisers on complex images: what each way keeps, and that noise goes."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def test_the_denoiser_sees_real_images_from_0_to_1_in_place(way: str) -> None:
     assert 0 <= float(seen.min()) < float(seen.max()) <= 1
     assert float(seen[0, 0, 0, 0]) == pytest.approx(0.5, abs=0.1)  # background
     assert inner.sigmas == [pytest.approx(0.3 / 6.0, rel=1e-6)]  # scaled as the values are
+
+
+def test_joint_takes_complex_images_of_brightness_1() -> None:
+    seen = []
+
+    def inner(v: Tensor, sigma: float) -> Tensor:
+        seen.append((v, sigma))
+        return 0.5 * v
+
+    v = 3.0 * image()
+    torch.testing.assert_close(ComplexImages(inner, "joint")(v, 0.3), 0.5 * v)
+    torch.testing.assert_close(seen[0][0], v / 3, rtol=0.05, atol=0)
+    assert seen[0][1] == pytest.approx(0.1, rel=0.05)
 
 
 def test_magnitude_keeps_the_phase_and_cuts_negative_output() -> None:

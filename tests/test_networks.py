@@ -435,3 +435,29 @@ def test_a_network_can_be_trained_by_sure_through_the_gate():
     network, v = small("gated_unet").train(), noisy(2, 1, 8, 8, 8)
     sure(network, v, v, torch.full((2,), 0.1), torch.Generator().manual_seed(0)).backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+
+
+COMPLEX = {"n_dims": 2, "channels": (8, 8), "blocks": (1, 1), "fine": 4, "n_parts": 2}
+
+
+def test_a_network_of_two_parts_denoises_complex_images_together():
+    network = small("gated_unet", **COMPLEX)
+    denoiser = NetworkDenoiser(network, n_dims=2)
+    v = torch.complex(noisy(2, 3, 20, 24), noisy(2, 3, 20, 24, seed=1))
+    out = denoiser(v, 0.1)
+    assert denoiser.takes_complex
+    assert (out.shape, out.dtype) == (v.shape, v.dtype)
+    parts = torch.view_as_real(v.flatten(0, 1)).movedim(-1, 1)
+    expected = torch.view_as_complex(network(parts, torch.full((6,), 0.1)).detach().movedim(1, -1).contiguous())
+    torch.testing.assert_close(out.flatten(0, 1), expected, rtol=1e-5, atol=1e-6)
+    turned = torch.complex(v.real, 0 * v.imag)
+    assert not torch.allclose(denoiser(turned, 0.1).real, out.real)  # each part sees the other
+    assert not NetworkDenoiser(small("gated_unet"), n_dims=3).takes_complex
+
+
+def test_a_denoiser_refuses_images_of_the_other_kind_in_a_sentence():
+    network = small("gated_unet", **COMPLEX)
+    with pytest.raises(DenoiserError, match="expected complex images, as in training, got torch.float32"):
+        NetworkDenoiser(network, n_dims=2)(noisy(1, 1, 16, 16), 0.1)
+    with pytest.raises(ValueError, match="n_parts: expected 1, or 2 for complex images, got 3"):
+        build_network("gated_unet", {"n_parts": 3})

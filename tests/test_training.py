@@ -23,6 +23,8 @@ from denoisers.losses import LOSSES, split, supervised, sure
 from denoisers.noise import MixedPairs, generator_of
 from denoisers.optimisers import make_optimiser, rate_factor
 from denoisers.training import TrainingError, weights_sha256
+from denoisers.weight_files import load_weights
+from pipelines.config import ConfigError, resolve
 from pipelines.train import clean_images, train_denoiser
 from pipelines.train_config import DataTable, NetworkTable, NoiseConfig, TrainConfig, TrainingTable, ValidationTable
 
@@ -94,6 +96,14 @@ def test_gaussian_noise_has_the_level_it_says():
         assert float(noise.std()) == pytest.approx(sigma, rel=4 / math.sqrt(2 * n))
         assert abs(float((noise[:, 1:] * noise[:, :-1]).mean())) < 4 * sigma**2 / math.sqrt(n)
         assert float(noisy.min()) < 0.5 < float(noisy.max())
+
+
+def test_noise_of_complex_images_has_its_level_in_each_part():
+    clean = torch.zeros(64, 64, dtype=torch.complex64)
+    noisy, sigma = GaussianNoise(0.1, 0.1)(clean, generator_of(0, 0))
+    assert float(noisy.real.std()) == pytest.approx(sigma, rel=0.05)
+    assert float(noisy.imag.std()) == pytest.approx(sigma, rel=0.05)
+    assert abs(float((noisy.real * noisy.imag).mean())) < 1e-3
 
 
 def test_noise_levels_are_uniform():
@@ -668,6 +678,25 @@ def config(**more):
         validation=ValidationTable(n=2, levels=2),
         training=TrainingTable(**{"steps": 20, "batch": 4, "warmup": 2, "validate_every": 10, "log_every": 1, **more}),
     )
+
+
+def test_a_network_of_complex_images_trains_on_complex_images(tmp_path):
+    settings = {"kind": "gated_unet", "options": {"n_dims": 2, "channels": [8, 8], "blocks": [1, 1], "n_parts": 2}}
+    data = {"mix": {"ellipses": 1.0}, "n_volumes": 8, "shape": (16, 16), "phase": True}
+    table = {"steps": 2, "batch": 2, "validate_every": 1, "warmup": 0}
+    c = resolve(
+        TrainConfig,
+        [("here", {"name": "both", "network": settings, "data": data, "validation": {"n": 2}, "training": table})],
+        (),
+        name="a training",
+    )
+    trained = train_denoiser(c, tmp_path)
+    network, card = load_weights(trained.weights)
+    assert network.n_parts == 2
+    assert "exp(jφ)" in card.data
+    assert (tmp_path / "samples" / "step_0000002.png").exists()
+    with pytest.raises(ConfigError, match="phase: expected true for a network with n_parts = 2, found false"):
+        train_denoiser(replace(c, data=replace(c.data, phase=False)), tmp_path / "other")
 
 
 def test_the_training_data_are_pure_and_apart_from_validation():

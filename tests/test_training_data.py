@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 import data.phantoms.random_scenes as scenes
 from data import DataFormatError, write_measurement, write_reconstruction
 from data.phantoms import HELD_OUT_CHARACTERS, SimulationError
-from data.training import IMAGE_KINDS, KINDS, Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles
+from data.training import IMAGE_KINDS, KINDS, Mixture, SyntheticImages, SyntheticVolumes, VolumeFiles, WithPhase
 from data.training.sampling import crop_occupied, flip_and_scale, permute
+from data.training.with_phase import phase
 
 CROP, GRID = (24, 16, 16), (49, 25, 25)
 MIX = dict.fromkeys(KINDS, 1.0)
@@ -427,3 +428,18 @@ def test_missing_nibabel_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(DataFormatError, match="package nibabel.*pip install 'backcast.nifti"):
         files(tmp_path)
+
+
+def test_with_phase_turns_magnitudes_into_complex_images():
+    magnitudes = images(split="validation")
+    items = WithPhase(magnitudes, 3)
+    for i in range(4):
+        item = items[i]
+        assert item.dtype == torch.complex64
+        torch.testing.assert_close(item.abs(), magnitudes[i])
+        torch.testing.assert_close(item, items[i], rtol=0, atol=0)
+    phases = torch.angle(torch.from_numpy(np.exp(1j * phase((64, 64), np.random.default_rng(1)))))
+    steps = torch.angle(torch.exp(1j * phases.diff(dim=0)))
+    assert 0 < float(steps.abs().max()) < 0.5
+    with pytest.raises(SimulationError):
+        WithPhase(magnitudes, -1)

@@ -10,6 +10,7 @@ from data.training.mixture import Mixture
 from data.training.sampling import SPLITS
 from data.training.volume_files import VolumeFiles
 from data.training.volumes import KINDS, SyntheticVolumes
+from data.training.with_phase import WithPhase
 
 __all__ = [
     "IMAGE_KINDS",
@@ -19,4 +20,5 @@ __all__ = [
     "SyntheticImages",
     "SyntheticVolumes",
     "VolumeFiles",
+    "WithPhase",
 ]

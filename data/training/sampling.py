@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 
 SPLITS: Mapping[str, int] = {"train": 0, "validation": 1}
-TAG_SAMPLE, TAG_MIXTURE, TAG_FILES, TAG_VOLUME = 0, 1, 2, 100  # a kind's volumes: TAG_VOLUME + its code
+TAG_SAMPLE, TAG_MIXTURE, TAG_FILES, TAG_PHASE, TAG_VOLUME = 0, 1, 2, 3, 100  # a kind's volumes: TAG_VOLUME + its code
 
 OCCUPIED = 0.1  # of the peak
 UNIFORM_PROBABILITY = 0.15  # a crop from anywhere

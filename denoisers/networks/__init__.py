@@ -1,4 +1,4 @@
-"""Networks: modules called as ``network(v, sigma)`` with v (batch, 1, *spatial) and sigma (batch,)."""
+"""Networks: modules called as ``network(v, sigma)`` with v (batch, 1 or 2, *spatial) and sigma (batch,)."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class GatedUNet(nn.Module):
         noise_unit: noise levels are told in units of this; about the largest that is trained.
         quiet: noise level, in the same units, at which the change of the image is scaled by 1/√2. Below it a
             background of zeros can no longer be cleaned, so keep it under the levels that matter.
+        n_parts: images denoised together, as channels: 2 for real and imaginary part.
 
     Source: own design. Space-to-depth with a noise channel: Zhang, Zuo, Zhang (2018), FFDNet; residual blocks
     without normalisation on U-Net levels: Zhang et al. (2021), DRUNet.
@@ -55,6 +56,7 @@ class GatedUNet(nn.Module):
         n_dims: int = 3,
         noise_unit: float = 0.2,
         quiet: float = 0.01,
+        n_parts: int = 1,
     ) -> None:
         super().__init__()
         if n_dims not in (2, 3):
@@ -63,19 +65,21 @@ class GatedUNet(nn.Module):
             raise ValueError(f"GatedUNet: expected as many blocks as channels, got {blocks} and {channels}")
         if not (noise_unit > 0 and quiet > 0):
             raise ValueError(f"GatedUNet noise_unit, quiet: expected > 0, got {noise_unit} and {quiet}")
-        self.n_dims, self.noise_unit, self.quiet = n_dims, noise_unit, quiet
+        if n_parts not in (1, 2):
+            raise ValueError(f"GatedUNet n_parts: expected 1, or 2 for complex images, got {n_parts}")
+        self.n_dims, self.noise_unit, self.quiet, self.n_parts = n_dims, noise_unit, quiet, n_parts
         convolution, up = conv(n_dims), nn.ConvTranspose2d if n_dims == 2 else nn.ConvTranspose3d
         pairs = list(itertools.pairwise(channels))
         corners = 2**n_dims
-        self.head = convolution(corners + 1, channels[0], 3, padding=1)
+        self.head = convolution(corners * n_parts + 1, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(_residuals(n_dims, c, n) for c, n in zip(channels[:-1], blocks[:-1], strict=True))
         self.down = nn.ModuleList(convolution(c, below, 2, 2) for c, below in pairs)
         self.bottom = _residuals(n_dims, channels[-1], blocks[-1])
         self.up = nn.ModuleList(up(below, c, 2, 2) for c, below in pairs)
         self.decoder = nn.ModuleList(_residuals(n_dims, c, n) for c, n in zip(channels[:-1], blocks[:-1], strict=True))
         self.tail = convolution(channels[0], corners * fine, 3, padding=1)
-        self.fine = convolution(fine + 1, fine, 3, padding=1)
-        self.last = convolution(fine, 2, 3, padding=1)
+        self.fine = convolution(fine + n_parts, fine, 3, padding=1)
+        self.last = convolution(fine, 2 * n_parts, 3, padding=1)
         self.multiple = 2 ** len(channels)
         passes = [4 * n for n in blocks[:-1]] + [2 * blocks[-1]]  # convolutions of a level's blocks, way up included
         passes[0] += 2  # head and tail
@@ -83,7 +87,7 @@ class GatedUNet(nn.Module):
         self.reach = 2 + sum(n * 2 ** (i + 1) for i, n in enumerate(passes)) + self.multiple - 1
 
     def forward(self, v: Tensor, sigma: Tensor) -> Tensor:
-        """v (b, 1, *spatial), sigma (b,) in v's units; same shape back."""
+        """v (b, n_parts, *spatial), sigma (b,) in v's units; same shape back."""
         padded = pad_to_multiple(v, self.multiple)
         level = sigma.to(v.dtype) / self.noise_unit
         z = space_to_depth(padded)
@@ -98,7 +102,7 @@ class GatedUNet(nn.Module):
             z = blocks(skipped.pop() + up(z))
         z = F.relu(depth_to_space(self.tail(z)))
         z = F.relu(self.fine(channels_last(torch.cat([z, padded.to(z.dtype)], dim=1))))
-        gate, offset = self.last(z).to(v.dtype).split(1, dim=1)
+        gate, offset = self.last(z).to(v.dtype).split(self.n_parts, dim=1)
         share = (level / (level.square() + self.quiet**2).sqrt()).reshape(-1, 1, *(1,) * self.n_dims)
         change = LARGEST * torch.tanh(offset / LARGEST) - torch.sigmoid(-gate) * padded
         return crop_to(padded + share * change, v.shape[2:])

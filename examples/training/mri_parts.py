@@ -1,9 +1,11 @@
 """Images for mri-2d: slices of a head with other contrasts, as magnitudes and as parts of complex images.
 
     python examples/training/mri_parts.py HEAD.nii.gz runs/mri-parts
+    python examples/training/mri_parts.py HEAD.nii.gz runs/mri-magnitudes --magnitudes
 
 Writes .npy volumes (slice, y, x) of uint8, 0 to 255 standing for 0 to 1. Of every four one holds magnitudes, the others
 real parts p of |x| exp(jφ) as (p + 1) / 2, φ a smooth random phase: what a denoiser of real and imaginary parts sees.
+With --magnitudes all hold magnitudes, for mri-2d-complex, whose training adds the phase.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("head", type=Path, help="a volume of a head, any format that training reads")
     parser.add_argument("output", type=Path, help="folder for the volumes")
+    parser.add_argument("--magnitudes", action="store_true", help="no parts")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     head = np.asarray(read_volumes(given.head, None)[1][0], dtype=np.float32)
@@ -33,7 +36,7 @@ def main() -> None:
     for index in range(VOLUMES):
         g = np.random.default_rng((given.seed, index))
         image = contrast(head, g).transpose(np.roll((0, 1, 2), index % 3))
-        if index % 4:
+        if index % 4 and not given.magnitudes:
             image = (image * np.cos(phase(image.shape, g)) + 1) / 2
         np.save(given.output / f"parts_{index:02d}.npy", np.round(255 * image).astype(np.uint8))
 

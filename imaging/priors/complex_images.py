@@ -1,4 +1,4 @@
-"""Denoisers of real images on complex ones: three ways of splitting an image into real ones."""
+"""Denoisers on complex images: three ways of splitting one into real images, and a denoiser of complex ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from imaging.errors import DtypeError
 from imaging.priors.magnitude import running_scale
 from imaging.priors.protocols import Denoiser
 
-Way = Literal["magnitude", "parts", "demodulated"]
+Way = Literal["magnitude", "parts", "demodulated", "joint"]
 #: Standard deviation, in pixels, of the Gaussian that finds the smooth phase.
 SMOOTH = 3.0
 
 
 @dataclass(frozen=True)
 class ComplexImages:
-    """A denoiser of real, non-negative images as a denoiser of complex ones.
+    """A denoiser of images of one size as a denoiser of complex ones.
 
     magnitude: D(|v|) with the phase of v. Noise of a magnitude is not Gaussian where there is little signal, but a
     denoiser that leaves backgrounds at 0 clears it.
@@ -31,9 +31,11 @@ class ComplexImages:
     demodulated: parts of v exp(-jφ), φ the phase of v smoothed: where the image's phase is smooth the real part holds
     the signal and the imaginary part noise, at the price of trusting φ.
 
+    joint: a denoiser of complex images, on v divided by its brightness.
+
     Args:
-        inner: called as (v, sigma), real (batch, nz, ny, nx).
-        way: one of the three.
+        inner: called as (v, sigma), v (batch, nz, ny, nx): real, and not negative; complex for joint.
+        way: one of the four.
     """
 
     inner: Denoiser
@@ -52,6 +54,9 @@ class ComplexImages:
         if self.way == "magnitude":
             size = v.abs()
             return v * (self.inner(size, sigma).clamp_min(0) / size.clamp_min(torch.finfo(size.dtype).tiny))
+        if self.way == "joint":
+            scale = float(running_scale(v.abs(), "peak").max())
+            return self.inner(v / scale, sigma / scale) * scale
         if self.way == "parts":
             return self._parts(v, sigma)
         phase = smooth_phase(v)
