@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.angular import Floats, spectrum
 from data.measurement import Measurement, Volume
 from data.reconstruction import Reconstruction
 from pipelines.atomic import write_bytes
 
-Floats = NDArray[np.float64]
 SIDES = ("departure minus arrival at the surface", "departure from the mobile", "arrival at the base station")
 #: Spectra of more methods than this would hide each other.
 MOST_SPECTRA = 3
@@ -102,27 +102,6 @@ def channel_png(
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": "backcast"})
     write_bytes(path, buffer.getvalue())
-
-
-def spectrum(x: NDArray[np.complexfloating], deviation: Floats | None, i: int) -> tuple[Floats, Floats | None]:
-    """Root power of the coefficients of each direction of factor i, and its standard deviation to first order.
-
-    Args:
-        x: (N_1, N_2, N_3).
-        deviation: of x, same shape; None without.
-
-    Returns:
-        (N_i,) each; where a slice is all zero its deviation is the root of the summed variances.
-    """
-    others = tuple(k for k in range(3) if k != i)
-    power = np.abs(x).astype(float) ** 2
-    total = power.sum(axis=others)
-    if deviation is None:
-        return np.sqrt(total), None
-    variance = deviation.astype(float) ** 2
-    weighted = (power * variance).sum(axis=others)
-    spread = np.where(total > 0, weighted / np.where(total > 0, total, 1), variance.sum(axis=others))
-    return np.sqrt(total), np.sqrt(spread)
 
 
 def _first(result: Reconstruction) -> tuple[NDArray[np.complexfloating], Floats | None]:

@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data import DataFormatError, read_measurement, read_reconstruction, write_measurement, write_reconstruction
+from data.angular import spectrum
 from data.measurement import Volume
 from data.simulate import IrsMimoSimulation, irs_mimo
-from pipelines.channel_figures import channel_png, spectrum
+from pipelines.channel_figures import channel_png
 from pipelines.channel_quality import channel_quality
 from pipelines.cli import app
 from pipelines.config import ConfigError, resolve

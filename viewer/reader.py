@@ -1,0 +1,73 @@
+"""What napari calls to open and to save files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from viewer.source import LayerData, Source
+
+Reader = Callable[[Any], list[LayerData]]
+
+
+def get_reader(path: str | list[str]) -> Reader | None:
+    """A reader for measurement and reconstruction files, known by their content; None for all others."""
+    from viewer.opening import is_ours
+
+    paths = [path] if isinstance(path, str) else list(path)
+    return read if paths and all(is_ours(p) for p in paths) else None
+
+
+def read(path: str | list[str]) -> list[LayerData]:
+    """Layers of one or several files.
+
+    Raises:
+        DataFormatError: in one sentence, which napari shows as a notification.
+    """
+    from viewer.opening import layers_from, load
+    from viewer.settings import voxels_3d
+    from viewer.show import prepare
+
+    layers: list[LayerData] = []
+    for one in [path] if isinstance(path, str) else path:
+        source = load(one)
+        tell(source)
+        layers += layers_from(source, voxels_3d=voxels_3d())
+    prepare()
+    return layers
+
+
+def tell(source: Source) -> None:
+    """A source's notes as notifications."""
+    from napari.utils.notifications import show_info
+
+    for note in source.notes:
+        show_info(note)
+
+
+def write(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Save the reconstruction that the layers show, all of it, with its provenance.
+
+    Raises:
+        DataFormatError: layers of no reconstruction, or of several.
+        DataWriteError: the file cannot be written.
+    """
+    from data import DataFormatError, write_reconstruction
+    from viewer.source import source_of
+
+    found = {id(s): s for _, keywords, _ in layers if (s := source_of(keywords.get("metadata", {}))) is not None}
+    sources = [s for s in found.values() if s.result is not None]
+    if len(sources) != 1:
+        raise DataFormatError(
+            f"{path}: expected layers of one reconstruction to save, found those of {len(sources)}; select one of its "
+            "layers (other images are saved as .tif)"
+        )
+    result = sources[0].result
+    assert result is not None
+    if not hasattr(result.volume.data, "flags"):
+        raise DataFormatError(
+            f"{path}: expected a reconstruction in memory, found one that stays in {sources[0].path}; copy that file"
+        )
+    write_reconstruction(Path(path), result)
+    return [path]

@@ -1,0 +1,112 @@
+"""Arranging a viewer: the right way up, a scale bar, 3D for volumes, a grid for several methods of one scan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from viewer.source import KEY, Source, role_of, source_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+#: x to the right, y upwards, z towards the eye: right-handed, as the files' coordinates are.
+ORIENTATION = ("towards", "up", "right")
+#: Where 3D views look from: a little from the right and above (Euler angles in degrees).
+ANGLES = (0.0, -30.0, 15.0)
+
+
+def prepare(viewer: ViewerModel | None = None) -> None:
+    """Turn the current viewer the right way up and show its scale bar; nothing where there is none, or others' layers.
+
+    napari's own orientation has y downwards, which mirrors right-handed coordinates.
+    """
+    if viewer is None:
+        import napari
+
+        viewer = napari.current_viewer()
+    if viewer is None or any(source_of(layer.metadata) is None for layer in viewer.layers):
+        return
+    viewer.scene.camera.orientation = ORIENTATION
+    viewer.canvas.overlays.scale_bar.visible = True
+
+
+def show(viewer: ViewerModel, paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
+    """Open files in a viewer and arrange it.
+
+    One result: its image, in 3D where it has depth. Several results of one grid: side by side, the truth first, on the
+    same limits. Measurements alone: their samples; beside results: their antennas.
+
+    Raises:
+        DataFormatError: a file that cannot be read.
+    """
+    from viewer.opening import layers_from, load
+    from viewer.reader import tell
+    from viewer.settings import voxels_3d
+
+    sources = [load(path) for path in paths]
+    for source in sources:
+        tell(source)
+    prepare(viewer)
+    results = [s for s in sources if s.result is not None]
+    if len(results) > 1:
+        _side_by_side(viewer, results)
+    else:
+        for source in results or sources:
+            for data, keywords, kind in layers_from(source, voxels_3d=voxels_3d()):
+                add(viewer, data, keywords, kind)
+    arrange(viewer)
+    return sources
+
+
+def add(viewer: ViewerModel, data: Any, keywords: dict[str, Any], kind: str) -> Any:
+    """Add one layer data tuple."""
+    return getattr(viewer, f"add_{kind}")(data, **keywords)
+
+
+def arrange(viewer: ViewerModel) -> None:
+    """3D where the shown images are volumes of more than one plane; the first frame; everything in view."""
+    deep = any(
+        layer.visible
+        and role_of(layer.metadata) in ("magnitude", "truth")
+        and tuple(layer.axis_labels[-3:]) == ("z", "y", "x")
+        and min((layer.data[0] if layer.multiscale else layer.data).shape[-3:]) > 1
+        for layer in viewer.layers
+        if type(layer).__name__ == "Image"
+    )
+    viewer.dims.ndisplay = 3 if deep else 2
+    if viewer.dims.ndim > viewer.dims.ndisplay:
+        for axis in range(viewer.dims.ndim - viewer.dims.ndisplay):
+            if viewer.dims.axis_labels[axis] == "frame":
+                viewer.dims.set_current_step(axis, 0)
+    viewer.reset_view()
+    if deep:
+        viewer.scene.camera.angles = ANGLES
+
+
+def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
+    """One cell per result in a grid, the truth before them, all under limits that make equal values look equal."""
+    from viewer.layers import layers_of, shared_limits, truth_layer
+    from viewer.settings import voxels_3d
+
+    first = next((s for s in results if s.truth is not None), None)
+    truth = None if first is None else first.truth
+    layers = []
+    if truth is not None and first is not None:
+        data, keywords, kind = truth_layer(truth, voxels_3d=voxels_3d())
+        keywords |= {"visible": True, "name": "truth"}
+        keywords["metadata"] = {**keywords["metadata"], KEY: first}
+        layers.append((data, keywords, kind))
+    for source in results:
+        assert source.result is not None
+        volume = source.result.volume
+        data, keywords, kind = layers_of(source.result, name=source.name, voxels_3d=voxels_3d())[0]
+        if truth is not None and truth.data.shape == volume.data.shape and not isinstance(data, list):
+            keywords["contrast_limits"] = shared_limits(volume, truth)[0]
+        keywords["metadata"] = {**keywords["metadata"], KEY: source}
+        layers.append((data, keywords, kind))
+    for data, keywords, kind in reversed(layers):  # the grid begins with the topmost layer
+        add(viewer, data, keywords, kind)
+    viewer.canvas.grid.enabled = True
+    viewer.canvas.grid.stride = 1
