@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from data.measurement import Measurement, Volume
 from data.reconstruction import Convergence, Metric, Reconstruction
 from imaging import __version__, metrics
 from imaging.operators.base import LinearOperator
-from imaging.solvers.run import KeepBest, Outcome, run_batch
+from imaging.solvers.run import KeepBest, Outcome, batch_steps, drain
 from imaging.solvers.state import State
 from pipelines.channel_quality import channel_quality
 from pipelines.config import ConfigError, as_dict, as_json, sha256_of
@@ -118,6 +118,25 @@ class Done:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """Where a reconstruction is, after an iteration.
+
+    Attributes:
+        iteration, max_iter: of the frames that are being imaged.
+        rows: the new rows of the convergence log, one per problem at work, as `on_iteration` gets them.
+        image: makes the image as it is now, as the result will have it; frames not yet begun are 0.
+    """
+
+    iteration: int
+    max_iter: int
+    rows: Sequence[Mapping[str, Any]]
+    image: Callable[[], Volume]
+
+
+Steps = Generator[Step, None, Reconstruction]
+
+
 def identity(method: Method, config: Any, denoiser_sha256: str = "") -> tuple[str, str]:
     """The canonical JSON of a run and its SHA-256: equal ones give the same image from the same file."""
     values: dict[str, Any] = {"method": method.name, **as_dict(config)}
@@ -177,6 +196,26 @@ def reconstruct(
         ConfigError: unknown method, or one that does not take the modality.
         ValueError, MemoryError, ArithmeticError: a measurement that cannot be imaged, in one sentence.
     """
+    return drain(
+        reconstruct_steps(
+            measurement, method, config, setting=setting, on_iteration=on_iteration, provenance=provenance
+        )
+    )
+
+
+def reconstruct_steps(
+    measurement: Measurement,
+    method: str | Method | None = None,
+    config: Any = None,
+    *,
+    setting: Setting | None = None,
+    on_iteration: Sequence[OnIteration] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Steps:
+    """`reconstruct` step by step, for who wants to see images on the way, to wait, or to end it (by `close`).
+
+    Arguments, errors and what is returned in the end are those of `reconstruct`. A direct method yields nothing.
+    """
     if method is None or isinstance(method, str):
         moving = "frame" in measurement.axes and measurement.n("frame") > 1
         method = find_method(method, measurement.modality, moving=moving)
@@ -186,7 +225,7 @@ def reconstruct(
     _reset_peak_memory(setting.device)
     torch.manual_seed(config.seed)
     plan = method.plan(measurement, config, setting)
-    image, spread, log, residual = _image(plan, measurement, on_iteration, clock)
+    image, spread, log, residual = yield from _image(plan, measurement, on_iteration, clock)
     volume = _volume(plan, measurement, image)
     uncertainty = None if spread is None else _volume(plan, measurement, spread).data
     channel = None if plan.channel is None else plan.channel(image)
@@ -289,7 +328,7 @@ class _Log:
 
 def _image(
     plan: Plan, m: Measurement, on_iteration: Sequence[OnIteration], clock: float
-) -> tuple[np.ndarray, np.ndarray | None, _Log, np.ndarray]:
+) -> Generator[Step, None, tuple[np.ndarray, np.ndarray | None, _Log, np.ndarray]]:
     """All frames' images (frame, ...), their standard deviations, the log, and the relative residual of each frame."""
     log = _Log()
     images: list[np.ndarray] = []
@@ -301,15 +340,12 @@ def _image(
             x, state = part.direct(), None
             residual = _relative_residual(part.operator, x, part.y, fit_gain=plan.quantity not in ABSOLUTE)
         else:
-            x, state = _iterate(plan, part, log, truth, on_iteration, clock)
+            x, state = yield from _iterate(plan, part, log, truth, on_iteration, clock, _so_far(plan, m, images))
             if plan.moving:
                 residual = state.data_fidelity / torch.linalg.vector_norm(part.y.flatten(1), dim=1)
             else:
                 residual = _relative_residual(part.operator, x, part.y, fit_gain=False)
-        x = x if part.stored is None else part.stored(x)
-        scale = part.scale.to(x.real.dtype if x.is_complex() else x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        image = (x * scale).cpu().numpy()
-        image = image[0] if part.movie else image
+        image, scale = _kept(part, x)
         if not np.isfinite(image).all():
             raise ArithmeticError(
                 f"/measurement/data: expected numbers whose image single precision can hold, found NaN or Inf in "
@@ -324,6 +360,26 @@ def _image(
     return np.concatenate(images), np.concatenate(spreads) if spreads else None, log, np.concatenate(residuals)
 
 
+def _kept(part: Part, x: Tensor) -> tuple[np.ndarray, Tensor]:
+    """What is kept of a part's image (frame, ...), and the scale that it was multiplied with."""
+    x = x if part.stored is None else part.stored(x)
+    scale = part.scale.to(x.real.dtype if x.is_complex() else x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+    image = (x * scale).cpu().numpy()
+    return image[0] if part.movie else image, scale
+
+
+def _so_far(plan: Plan, m: Measurement, images: list[np.ndarray]) -> Callable[[Part, State], Volume]:
+    """Makes the image of all frames of a part's state and of the parts before it."""
+
+    def image(part: Part, state: State) -> Volume:
+        now, _ = _kept(part, state.x if plan.image is None else plan.image(state))
+        done = sum(len(i) for i in images)
+        rest = np.zeros((plan.n_frames - done - len(now), *now.shape[1:]), now.dtype)
+        return _volume(plan, m, np.concatenate([*images, now, rest]))
+
+    return image
+
+
 def _iterate(
     plan: Plan,
     part: Part,
@@ -331,7 +387,8 @@ def _iterate(
     truth_and_unit: tuple[Tensor | None, float],
     on_iteration: Sequence[OnIteration],
     clock: float,
-) -> tuple[Tensor, State]:
+    so_far: Callable[[Part, State], Volume],
+) -> Generator[Step, None, tuple[Tensor, State]]:
     """The image, and the last state."""
     assert part.solve is not None
     assert plan.stop is not None
@@ -339,6 +396,7 @@ def _iterate(
     problems = part.problems
     truth, unit = truth_and_unit
     how: metrics.Normalise = "none" if plan.quantity in ABSOLUTE else "peak"
+    latest: list[Mapping[str, Any]] = []
 
     def record(state: State, active: Tensor) -> None:
         elapsed = time.monotonic() - clock
@@ -357,12 +415,21 @@ def _iterate(
                     nmse=float(metrics.nmse(values, reference, normalise=how).mean()),
                 )
         log.rows.setdefault(state.iteration, []).extend(rows)
-        for i, row in zip(active.tolist(), rows, strict=True):
+        latest[:] = [
+            {"frame": problems[i][0], "iteration": state.iteration, "max_iter": plan.max_iter, **row}
+            for i, row in zip(active.tolist(), rows, strict=True)
+        ]
+        for told in latest:
             for callback in on_iteration:
-                callback({"frame": problems[i][0], "iteration": state.iteration, "max_iter": plan.max_iter, **row})
+                callback(told)
+
+    def step(state: State) -> Step:
+        number = int(latest[0]["iteration"])
+        image = functools.partial(so_far, part, state)
+        return Step(iteration=number, max_iter=plan.max_iter, rows=tuple(latest), image=image)
 
     floor = FLAT * float(y_norm.max())
-    state, outcomes, _ = run_batch(
+    solving = batch_steps(
         part.solve,
         len(problems),
         stop=plan.stop,
@@ -370,6 +437,7 @@ def _iterate(
         callbacks=[record],
         keep_best=plan.keep_best or KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
     )
+    state, outcomes, _ = yield from _each(solving, step)
     log.outcomes.extend(outcomes)
     state = state if part.finish is None else part.finish(state)
     if Outcome.INTERRUPTED in outcomes:
@@ -391,6 +459,16 @@ def _iterate(
             "scene is unlike what it was trained on, as scenes that fill the grid are; try -m tv or a direct method"
         )
     return image, state
+
+
+def _each(solving: Generator[Any, None, Any], step: Callable[[Any], Step]) -> Generator[Step, None, Any]:
+    """The solver's states as steps; returns what the solver returns."""
+    while True:
+        try:
+            state = next(solving)
+        except StopIteration as end:
+            return end.value
+        yield step(state)
 
 
 def _rows(state: State, y_norm: Tensor, scale: Tensor, elapsed: float) -> list[Row]:

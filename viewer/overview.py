@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 #: Voxels that 3D shows at most (64 MiB of float32).
 VOXELS_3D = 2**24
 #: Bytes that are read of a file, at most, to make a coarse level.
-READ_BYTES = 2**29
+READ_BYTES = 3 * 2**27
+#: Planes that are read at a time.
+GROUP = 16
 
 
 def factors(shape: tuple[int, ...], itemsize: int, *, voxels_3d: int = VOXELS_3D, in_file: bool) -> tuple[int, ...]:
@@ -70,13 +72,20 @@ def pyramid(
 def coarse(frame: Any, thin: tuple[int, ...]) -> NDArray[np.float32]:
     """Every `thin[0]`-th plane of a frame (z, y, x), the largest of `thin[1]` x `thin[2]` neighbours in it."""
     planes = []
-    for z in range(0, frame.shape[0], thin[0]):
-        plane = np.asarray(frame[z])
-        ny, nx = (math.ceil(n / s) for n, s in zip(plane.shape, thin[1:], strict=True))
-        grown = [(0, m * s - n) for m, s, n in zip((ny, nx), thin[1:], plane.shape, strict=True)]
-        plane = np.pad(plane, grown, mode="edge").reshape(ny, thin[1], nx, thin[2])
-        planes.append(plane.max(axis=(1, 3)))
-    return np.stack(planes).astype(np.float32)
+    for first in range(0, frame.shape[0], GROUP * thin[0]):
+        group = np.asarray(frame[first : first + GROUP * thin[0] : thin[0]], dtype=np.float32)
+        planes.append(_largest(_largest(group, thin[2], axis=2), thin[1], axis=1))
+    return np.concatenate(planes)
+
+
+def _largest(values: NDArray[np.float32], step: int, axis: int) -> NDArray[np.float32]:
+    """The largest of every `step` neighbours along an axis; the last group may have fewer."""
+    along = np.moveaxis(values, axis, 0)
+    found = along[::step].copy()
+    for k in range(1, step):
+        shifted = along[k::step]
+        np.maximum(found[: len(shifted)], shifted, out=found[: len(shifted)])
+    return np.ascontiguousarray(np.moveaxis(found, 0, axis))
 
 
 def notice(name: str, shape: tuple[int, ...], itemsize: int, *, in_file: bool, voxels_3d: int = VOXELS_3D) -> str:

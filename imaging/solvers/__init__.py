@@ -8,10 +8,13 @@ from imaging.solvers.partially_separable import PsmState, RedPsmState, psm, red_
 from imaging.solvers.primal_dual import PrimalDualState, tv_primal_dual
 from imaging.solvers.protocols import EllipsoidProjector, RegularisedSolver
 from imaging.solvers.run import (
+    BatchRun,
     KeepBest,
     Outcome,
     SolverDivergedError,
     any_rule,
+    batch_steps,
+    drain,
     never,
     relative_change_below,
     residuals_below,
@@ -22,6 +25,7 @@ from imaging.solvers.state import State, StateFileError, load_state, save_state
 
 __all__ = [
     "AdmmState",
+    "BatchRun",
     "CgEllipsoid",
     "CgInfo",
     "CgSolver",
@@ -42,9 +46,11 @@ __all__ = [
     "StateFileError",
     "admm",
     "any_rule",
+    "batch_steps",
     "cg",
     "csalsa",
     "csalsa_projected",
+    "drain",
     "load_state",
     "low_rank_sparse",
     "never",

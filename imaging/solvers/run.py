@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from imaging.errors import DivergedError
 from imaging.solvers.state import State
 
 S = TypeVar("S", bound=State)
+R = TypeVar("R")
 Rule = Callable[[S], Tensor | bool]
 
 
@@ -57,6 +58,29 @@ class KeepBest:
             raise ValueError(f"KeepBest patience: expected >= 1 iterations, got {self.patience}")
         if self.growth is not None and not self.growth > 1:
             raise ValueError(f"KeepBest growth: expected a factor > 1, got {self.growth}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRun:
+    """`run_batch` between two iterations: what it takes to go on as if nothing had happened.
+
+    Args:
+        active: problems still at work, int64 (m,).
+        state: theirs.
+        final: of all problems so far.
+        outcomes: of all problems; those at work have `MAX_ITERATIONS`.
+        iterations: int64 (n,).
+        best, best_value, since: of `KeepBest`, per problem; None without it.
+    """
+
+    active: Tensor
+    state: State
+    final: State
+    outcomes: tuple[Outcome, ...]
+    iterations: Tensor
+    best: State | None = None
+    best_value: Tensor | None = None
+    since: Tensor | None = None
 
 
 class _Tracker:
@@ -193,7 +217,7 @@ def run(
     return last, outcome
 
 
-def run_batch(
+def batch_steps(
     solve: Callable[[Tensor, S | None], Iterator[S]],
     n: int,
     *,
@@ -202,7 +226,7 @@ def run_batch(
     callbacks: Sequence[Callable[[S, Tensor], None]] = (),
     time_limit: float | None = None,
     keep_best: KeepBest | None = None,
-) -> tuple[S, list[Outcome], Tensor]:
+) -> Generator[S, None, tuple[S, list[Outcome], Tensor]]:
     """Drive a batch whose problems stop one by one (NF 5.6); those that have stopped cost nothing any more.
 
     Whenever problems stop, the solver is started again from the states of the others: a continued solver
@@ -217,6 +241,12 @@ def run_batch(
         callbacks: called with every state and its index.
         time_limit: seconds for the whole batch.
         keep_best: as in `run`, but every problem has its own best iterate, and ends on its own.
+        between: told after every iteration that is not the last how to go on from there.
+        resume: what `between` was told, to go on from; iterations count on.
+
+    Yields:
+        After every iteration the state of all problems, those that have stopped as they were then. A caller that wants
+        no more closes the generator.
 
     Returns:
         The final state of all problems, the outcome of each, and the iterations each took, int64 (n,). The
@@ -233,11 +263,17 @@ def run_batch(
     outcomes = [Outcome.MAX_ITERATIONS] * n
     iterations = torch.zeros(n, dtype=torch.int64)
     active = torch.arange(n)
-    final: S | None = None
+    start: Any = None
+    final: Any = None
     tracker = None if keep_best is None else _Tracker(keep_best)
-    states = solve(active, None)
+    if resume is not None:
+        outcomes, iterations, active = list(resume.outcomes), resume.iterations.clone(), resume.active
+        start, final = resume.state, resume.final
+        if tracker is not None and resume.best_value is not None and resume.since is not None:
+            tracker.best, tracker.value, tracker.since = resume.best, resume.best_value.clone(), resume.since.clone()
+    states = solve(active, start)
     try:
-        for k in range(1, max_iter + 1):
+        for k in range(1 if start is None else start.iteration + 1, max_iter + 1):
             state = next(states)
             finite = state.is_finite().cpu()
             if final is None:
@@ -257,6 +293,7 @@ def run_batch(
             iterations[active[finite]] = k
             for callback in callbacks:
                 callback(state, active)
+            yield final
             stopped = _per_problem(stop(state), state).cpu() & finite
             diverged = ~finite
             if tracker is not None:
@@ -275,8 +312,10 @@ def run_batch(
                     outcomes[i] = Outcome.TIME_LIMIT
                 break
             if len(going) < len(active):
-                active = active[going]
-                states = solve(active, state.select(going.to(state.x.device)))
+                active, state = active[going], state.select(going.to(state.x.device))
+                states = solve(active, state)
+            if between is not None and k < max_iter:
+                between(_pause(active, state, final, outcomes, iterations, tracker))
     except KeyboardInterrupt:
         if final is None:
             raise
@@ -290,6 +329,53 @@ def run_batch(
             last = final.iteration
             final = dataclasses.replace(final.put(index, tracker.best.select(index)), iteration=last)
     return final, outcomes, iterations
+
+
+def run_batch(
+    solve: Callable[[Tensor, S | None], Iterator[S]],
+    n: int,
+    *,
+    stop: Callable[[S], Tensor | bool] = never,
+    max_iter: int,
+    callbacks: Sequence[Callable[[S, Tensor], None]] = (),
+    time_limit: float | None = None,
+    keep_best: KeepBest | None = None,
+    between: Callable[[BatchRun], None] | None = None,
+    resume: BatchRun | None = None,
+) -> tuple[S, list[Outcome], Tensor]:
+    """`batch_steps` to its end; arguments, result and errors are its own."""
+    return drain(
+        batch_steps(
+            solve,
+            n,
+            stop=stop,
+            max_iter=max_iter,
+            callbacks=callbacks,
+            time_limit=time_limit,
+            keep_best=keep_best,
+        )
+    )
+
+
+def drain(steps: Generator[Any, None, R]) -> R:
+    """What a generator returns, its steps passed over."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+
+def _pause(
+    active: Tensor, state: State, final: State, outcomes: list[Outcome], iterations: Tensor, tracker: _Tracker | None
+) -> BatchRun:
+    kept: dict[str, Any] = {}
+    if tracker is not None:
+        kept = {"best": tracker.best, "best_value": tracker.value.clone(), "since": tracker.since.clone()}
+    return BatchRun(
+        active=active, state=state, final=final, outcomes=tuple(outcomes), iterations=iterations.clone(), **kept
+    )
 
 
 def _per_problem(stopped: Tensor | bool, state: State) -> Tensor:
