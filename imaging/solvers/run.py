@@ -226,6 +226,8 @@ def batch_steps(
     callbacks: Sequence[Callable[[S, Tensor], None]] = (),
     time_limit: float | None = None,
     keep_best: KeepBest | None = None,
+    between: Callable[[BatchRun], None] | None = None,
+    resume: BatchRun | None = None,
 ) -> Generator[S, None, tuple[S, list[Outcome], Tensor]]:
     """Drive a batch whose problems stop one by one (NF 5.6); those that have stopped cost nothing any more.
 
@@ -353,6 +355,8 @@ def run_batch(
             callbacks=callbacks,
             time_limit=time_limit,
             keep_best=keep_best,
+            between=between,
+            resume=resume,
         )
     )
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -92,6 +93,29 @@ class State:
         )
         return finite & torch.isfinite(norm)
 
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and its other values as JSON has them, by name: what `from_parts` makes it of again."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        tensors = self._tensors()
+        return tensors, {name: value for name, value in values.items() if name not in tensors}
+
+    @staticmethod
+    def from_parts(kind: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> State:
+        """The state of the class named `kind`.
+
+        Raises:
+            StateFileError: no such class, or values that do not fit it.
+        """
+        if kind not in State.kinds:
+            raise StateFileError(
+                f"key 'class': expected one of {', '.join(sorted(State.kinds))}, found {kind!r}; import the module "
+                "that defines it before loading"
+            )
+        try:
+            return State.kinds[kind](**tensors, **values)
+        except TypeError as error:
+            raise StateFileError(f"fields do not fit {kind} ({error}); start again without it") from None
+
     def _with(self, changed: dict[str, Any]) -> Self:
         return dataclasses.replace(self, **changed)
 
@@ -111,25 +135,19 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
         OSError: the folder cannot be written.
     """
     path = Path(path)
+    held, scalars = state.parts()
+    complex_names = [name for name, value in held.items() if value.is_complex()]
     tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    complex_names: list[str] = []
-    device = "cpu"
-    for field in dataclasses.fields(state):
-        value = getattr(state, field.name)
-        if isinstance(value, Tensor):
-            device = str(value.device) if field.name == "x" else device
-            if value.is_complex():  # safetensors knows no complex128
-                complex_names.append(field.name)
-                value = torch.view_as_real(value.resolve_conj())
-            tensors[field.name] = value.detach().cpu().contiguous().clone()  # clone: z and x may share memory
-        else:
-            scalars[field.name] = value
+    for name, value in held.items():
+        plain = (
+            torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+        )  # no complex128 in safetensors
+        tensors[name] = plain.detach().cpu().contiguous().clone()  # clone: z and x may share memory
     header = {
         "format": FORMAT,
         "version": str(VERSION),
         "class": type(state).__name__,
-        "device": device,
+        "device": str(state.x.device),
         "complex": json.dumps(complex_names),
         "scalars": json.dumps(scalars),
         "sha256": _digest(tensors),
@@ -182,27 +200,21 @@ def load_state(path: str | os.PathLike[str], *, device: torch.device | str | Non
         )
     if header.get("sha256") != _digest(tensors):
         raise StateFileError(f"{path}: the checksum does not match, the file is damaged; start again without it")
-    kind = State.kinds.get(header.get("class", ""))
-    if kind is None:
-        raise StateFileError(
-            f"{path}: key 'class': expected one of {', '.join(sorted(State.kinds))}, found "
-            f"{header.get('class')!r}; import the module that defines it before loading"
-        )
-    values: dict[str, Any] = json.loads(header["scalars"])
+    placed: dict[str, Tensor] = {}
     where = torch.device(header["device"] if device is None else device)
     try:
         for name, value in tensors.items():
             value = torch.view_as_complex(value) if name in json.loads(header["complex"]) else value
-            values[name] = value.to(where)
+            placed[name] = value.to(where)
     except (RuntimeError, AssertionError) as error:
         raise StateFileError(
             f"{path}: the state was saved on {header['device']}, which cannot be used here "
             f'({str(error).splitlines()[0]}); pass device="cpu"'
         ) from None
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise StateFileError(f"{path}: fields do not fit {kind.__name__} ({error}); start again without it") from None
+        return State.from_parts(header.get("class", ""), placed, json.loads(header["scalars"]))
+    except StateFileError as error:
+        raise StateFileError(f"{path}: {error}") from None
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
