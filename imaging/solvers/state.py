@@ -111,8 +111,9 @@ class State:
                 f"key 'class': expected one of {', '.join(sorted(State.kinds))}, found {kind!r}; import the module "
                 "that defines it before loading"
             )
+        given: dict[str, Any] = {**tensors, **values}
         try:
-            return State.kinds[kind](**tensors, **values)
+            return State.kinds[kind](**given)
         except TypeError as error:
             raise StateFileError(f"fields do not fit {kind} ({error}); start again without it") from None
 
