@@ -85,7 +85,7 @@ class RotateAndSum(LinearOperator):
             out_axes=("projection", "detector_row", "detector_column"),
             dtype=dtype,
         )
-        self.n_views, self.n_bins, self.n_pixels = n, size, size * size
+        self.n_views, self.n_stack, self.n_bins, self.n_pixels = n, 1, size, size * size
         self.register_buffer("angles_rad", torch.as_tensor(angles_rad, dtype=torch.float64))
         m = rotate_and_sum_matrix(size, self.angles_rad.numpy())
         block = (torch.as_tensor(np.diff(m.indptr)), torch.as_tensor(m.indices), torch.as_tensor(m.data).to(dtype))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from imaging.operators import (
     CartesianMri,
+    ConeBeam,
     FanBeam,
     Grid,
     Kronecker,
@@ -146,6 +147,8 @@ def operators() -> dict[str, LinearOperator]:
     parallel = ParallelBeam(angles, bins, slices, axis_offset_m=0.003, tilt_rad=0.1, **options)
     fan = {"source_to_origin_m": 0.2, "origin_to_detector_m": 0.1, **options}
     frames = torch.tensor([0, 2, 1, 1, 3, 0, 2])
+    cone = (angles, 2 * bins, torch.tensor([-0.02, 0.0, 0.03], dtype=torch.float64))
+    few_rays = (angles[:2], bins[::4], cone[2])
     return {
         "Kronecker": Kronecker([crandn(3, 4, seed=6), crandn(5, 5, seed=7), crandn(4, 2, seed=8)]),
         "Kronecker-one": Kronecker([crandn(4, 6, seed=6)]),
@@ -153,8 +156,14 @@ def operators() -> dict[str, LinearOperator]:
         "ParallelBeam-not-stored": ParallelBeam(angles, bins, slices, memory_limit=0, **options),
         "FanBeam": FanBeam(angles, 2 * bins, slices, axis_offset_m=0.002, **fan),
         "FanBeam-tilted": FanBeam(angles, 2 * bins, slices, tilt_rad=0.2, **fan),
+        "ConeBeam": ConeBeam(*cone, slices, axis_offset_m=0.002, tilt_rad=0.2, **fan),
+        "ConeBeam-not-stored": ConeBeam(*few_rays, slices, split=2, memory_limit=0, **fan),
         "TimeSequential": TimeSequential(parallel, frames, 5),
         "TimeSequential-not-stored": TimeSequential(FanBeam(angles, bins, slices, memory_limit=0, **fan), frames),
+        "TimeSequential-cone": TimeSequential(ConeBeam(*cone, slices, **fan), frames),
+        "TimeSequential-cone-not-stored": TimeSequential(
+            ConeBeam(*few_rays, slices, memory_limit=0, **fan), torch.tensor([1, 0])
+        ),
         "Weighted": Weighted(parallel, torch.rand(2, 13, dtype=torch.float64)),
         "NearFieldMimo": plain,
         "NearFieldMimo-cross": cross(2, SMALL),

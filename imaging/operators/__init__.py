@@ -8,11 +8,12 @@ from imaging.operators.kronecker import Kronecker
 from imaging.operators.near_field import NearFieldMimo
 from imaging.operators.noncartesian_mri import NonCartesianMri, density_compensation
 from imaging.operators.planar_scan import PlanarScan, near_field_operator
-from imaging.operators.tomography import FanBeam, ParallelBeam, TimeSequential
+from imaging.operators.tomography import ConeBeam, FanBeam, ParallelBeam, TimeSequential
 from imaging.operators.weighted import Weighted
 
 __all__ = [
     "CartesianMri",
+    "ConeBeam",
     "FanBeam",
     "Grid",
     "Kronecker",

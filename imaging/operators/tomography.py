@@ -1,4 +1,4 @@
-"""Projections of slices along straight rays: parallel and fan beam, static and time-sequential."""
+"""Projections along straight rays: parallel, fan and cone beam, static and time-sequential."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imaging.errors import GeometryError
 from imaging.operators.base import LinearOperator
+from imaging.operators.cone_rays import cone_rays, joseph_volume_rows
 from imaging.operators.grid import Grid
 from imaging.operators.rays import (
     Rays,
@@ -20,7 +21,7 @@ from imaging.operators.rays import (
     joseph_rows,
     parallel_rays,
 )
-from imaging.operators.sparse import SparseMatrix
+from imaging.operators.sparse import Rows, SparseMatrix
 
 #: Bytes that a stored matrix and its transpose may take.
 MEMORY_LIMIT = 4 * 2**30
@@ -29,17 +30,98 @@ MOST_RAYS = 8
 
 
 class Projector(LinearOperator):
-    """Line integrals of a stack of slices: y[p, k, j] = Σ_i R[(p, j), i] x[k, i], one sparse matrix R for all slices.
+    """Line integrals as one sparse matrix R, which acts on a stack of images: y[p, k, j] = Σ_i R[(p, j), i] x[k, i].
 
-    x: (*batch, nz, ny, nx), 1/m; y: (*batch, n_view, nz, n_bin), unitless. Made by `ParallelBeam` and `FanBeam`.
+    The images are the slices of `ParallelBeam` and `FanBeam`, or the one volume of `ConeBeam`.
+
+    x: (*batch, nz, ny, nx), 1/m; y: (*batch, n_view, n_row, n_column), unitless.
 
     Args:
-        rays: of all views.
-        grid: voxels; each slice z is projected on a detector row of its own.
-        memory_limit: bytes for the stored matrix and its transpose; above it the matrix is made anew, some views at a
+        grid: voxels.
+        out_shape: (n_view, n_row, n_column).
+        n_stack: images that the matrix acts on alike.
+        entries: of the matrix, at most.
+        memory_limit: bytes for the stored matrix and its transpose; above it the matrix is made anew, some rays at a
             time, at every product (same result, several times slower).
         dtype: of x and y, real or complex; the matrix is real.
         device: where the matrix lives.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        out_shape: tuple[int, int, int],
+        *,
+        n_stack: int,
+        entries: int,
+        memory_limit: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        **buffers: Tensor,
+    ) -> None:
+        super().__init__(
+            grid.shape,
+            out_shape,
+            in_axes=("z", "y", "x"),
+            out_axes=("projection", "detector_row", "detector_column"),
+            dtype=dtype,
+        )
+        self.grid, self.n_views, self.n_stack = grid, out_shape[0], n_stack
+        self.n_bins = out_shape[1] * out_shape[2] // n_stack
+        self.n_pixels = grid.n_voxels // n_stack
+        self.entries = entries
+        for name, value in buffers.items():
+            self.register_buffer(name, value.to(device))
+        self.matrix: SparseMatrix | None = None
+        if self.estimated_bytes() <= memory_limit:
+            self.matrix = SparseMatrix.of_rows(self._rows(), (self.n_views * self.n_bins, self.n_pixels))
+
+    def _rows(self) -> Iterator[Rows]:
+        """The matrix in compressed rows, some at a time."""
+        raise NotImplementedError
+
+    def estimated_bytes(self) -> int:
+        """What the stored matrix and its transpose take at most."""
+        return 2 * self.entries * (4 + real_dtype(self.dtype).itemsize)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, self.n_pixels)
+        parts = [m.matmul(flat) for _, m in self.blocks()]
+        y = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        y = y.reshape(len(x), self.n_stack, self.n_views, self.n_bins)
+        return y.transpose(1, 2).reshape(len(x), *self.out_shape)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        flat = y.reshape(len(y), self.n_views, self.n_stack, self.n_bins).transpose(1, 2)
+        flat = flat.reshape(len(y) * self.n_stack, self.n_views * self.n_bins)
+        x = sum(m.rmatmul(flat[:, rows]) for rows, m in self.blocks())
+        assert isinstance(x, Tensor)
+        return x.reshape(len(y), *self.in_shape)
+
+    def blocks(self) -> Iterator[tuple[slice, SparseMatrix]]:
+        """The matrix, whole where it is stored, else some rays at a time: (its rows, the block)."""
+        if self.matrix is not None:
+            yield slice(0, self.n_views * self.n_bins), self.matrix
+            return
+        first = 0
+        for block in self._rows():
+            n = len(block[0])
+            yield slice(first, first + n), SparseMatrix.of_rows([block], (n, self.n_pixels), transpose=False)
+            first += n
+
+    def _apply(self, fn, recurse: bool = True) -> Self:  # type: ignore[no-untyped-def]
+        super()._apply(fn, recurse)
+        if self.matrix is not None:
+            self.matrix = self.matrix.to(self.device)
+        return self
+
+
+class SliceProjector(Projector):
+    """Each slice z is projected on a detector row of its own.
+
+    Args:
+        rays: of all views, in the plane.
+        grid, memory_limit, dtype, device: as in `Projector`.
     """
 
     def __init__(
@@ -51,23 +133,18 @@ class Projector(LinearOperator):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        n_z, n_y, n_x = grid.shape
-        super().__init__(
-            grid.shape,
-            (rays.n_views, n_z, rays.n_bins),
-            in_axes=("z", "y", "x"),
-            out_axes=("projection", "detector_row", "detector_column"),
-            dtype=dtype,
-        )
-        self.grid, self.n_views, self.n_bins, self.n_pixels = grid, rays.n_views, rays.n_bins, n_y * n_x
         self.per_bin = rays.per_bin
-        self.register_buffer("points_m", rays.points_m.to(device))
-        self.register_buffer("directions", rays.directions.to(device))
-        self.matrix: SparseMatrix | None = None
-        if self.estimated_bytes() <= memory_limit:
-            self.matrix = SparseMatrix.of_rows(
-                joseph_rows(self.rays, grid, real_dtype(dtype)), (self.n_views * self.n_bins, self.n_pixels)
-            )
+        super().__init__(
+            grid,
+            (rays.n_views, grid.shape[0], rays.n_bins),
+            n_stack=grid.shape[0],
+            entries=rays.n_views * rays.n_bins * rays.per_bin * 2 * max(grid.shape[1:]),
+            memory_limit=memory_limit,
+            dtype=dtype,
+            device=device,
+            points_m=rays.points_m,
+            directions=rays.directions,
+        )
 
     points_m: Tensor
     directions: Tensor
@@ -76,44 +153,11 @@ class Projector(LinearOperator):
     def rays(self) -> Rays:
         return Rays(self.points_m, self.directions, self.per_bin)
 
-    def estimated_bytes(self) -> int:
-        """What the stored matrix and its transpose take at most."""
-        entries = self.n_views * self.n_bins * self.per_bin * 2 * max(self.grid.shape[1:])
-        return 2 * entries * (4 + real_dtype(self.dtype).itemsize)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.n_pixels)
-        parts = [m.matmul(flat) for _, m in self.blocks()]
-        y = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        y = y.reshape(*x.shape[:2], self.n_views, self.n_bins)
-        return y.transpose(1, 2).contiguous()
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        batch, n_z = y.shape[0], y.shape[2]
-        flat = y.transpose(1, 2).reshape(batch * n_z, self.n_views * self.n_bins)
-        x = sum(m.rmatmul(flat[:, rows]) for rows, m in self.blocks())
-        assert isinstance(x, Tensor)
-        return x.reshape(batch, *self.in_shape)
-
-    def blocks(self) -> Iterator[tuple[slice, SparseMatrix]]:
-        """The matrix, whole where it is stored, else some views at a time: (its rows, the block)."""
-        if self.matrix is not None:
-            yield slice(0, self.n_views * self.n_bins), self.matrix
-            return
-        first = 0
-        for block in joseph_rows(self.rays, self.grid, real_dtype(self.dtype)):
-            n = len(block[0])
-            yield slice(first, first + n), SparseMatrix.of_rows([block], (n, self.n_pixels), transpose=False)
-            first += n
-
-    def _apply(self, fn, recurse: bool = True) -> Self:  # type: ignore[no-untyped-def]
-        super()._apply(fn, recurse)
-        if self.matrix is not None:
-            self.matrix = self.matrix.to(self.points_m.device)
-        return self
+    def _rows(self) -> Iterator[Rows]:
+        return joseph_rows(self.rays, self.grid, real_dtype(self.dtype))
 
 
-class ParallelBeam(Projector):
+class ParallelBeam(SliceProjector):
     """Parallel-beam projections: at angle θ the detector coordinate of a point is u = x cos θ + y sin θ.
 
     Args:
@@ -149,7 +193,7 @@ class ParallelBeam(Projector):
         self.axis_offset_m, self.tilt_rad = axis_offset_m, tilt_rad
 
 
-class FanBeam(Projector):
+class FanBeam(SliceProjector):
     """Fan-beam projections on a flat detector; every slice is a fan of its own.
 
     At angle θ the source is at D_so (sin θ, -cos θ), the detector's foot at D_od (-sin θ, cos θ), its columns along
@@ -181,12 +225,7 @@ class FanBeam(Projector):
         device: torch.device | str = "cpu",
     ) -> None:
         _check(angles_rad, columns_m, tilt_rad)
-        if not (source_to_origin_m > 0 and origin_to_detector_m >= 0):
-            raise GeometryError(
-                f"FanBeam: expected source_to_origin_m > 0 and origin_to_detector_m >= 0, got {source_to_origin_m:g} "
-                f"and {origin_to_detector_m:g}"
-            )
-        check_source_outside(grid, source_to_origin_m)
+        _check_distances("FanBeam", grid, source_to_origin_m, origin_to_detector_m)
         shrink = source_to_origin_m / (source_to_origin_m + origin_to_detector_m)
         n = _rays_per_bin(columns_m, grid, shrink) if per_bin is None else per_bin
         rays = fan_rays(
@@ -204,14 +243,82 @@ class FanBeam(Projector):
         self.axis_offset_m, self.tilt_rad = axis_offset_m, tilt_rad
 
 
+class ConeBeam(Projector):
+    """Cone-beam projections of a volume on a flat detector that is parallel to the rotation axis.
+
+    At angle θ the source is at D_so (sin θ, -cos θ), the detector's foot at D_od (-sin θ, cos θ), its columns along
+    (cos θ, sin θ), its rows along z.
+
+    x: (*batch, nz, ny, nx), 1/m; y: (*batch, n_view, n_row, n_column), unitless.
+
+    Args:
+        angles_rad, columns_m, grid, axis_offset_m: as in `FanBeam`.
+        rows_m: centres of the detector's rows, (n_row,), metres, increasing; the central ray meets row 0 m.
+        source_to_origin_m, origin_to_detector_m: D_so > 0 and D_od >= 0.
+        tilt_rad: rotation of the detector about its vertical axis through the foot.
+        split: rays along either side of a bin, whose mean it is; None takes about one per voxel that a bin is wide.
+
+    Raises:
+        GeometryError: as `FanBeam`.
+    """
+
+    def __init__(
+        self,
+        angles_rad: Tensor,
+        columns_m: Tensor,
+        rows_m: Tensor,
+        grid: Grid,
+        *,
+        source_to_origin_m: float,
+        origin_to_detector_m: float,
+        axis_offset_m: float = 0.0,
+        tilt_rad: float = 0.0,
+        split: int | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check(angles_rad, columns_m, tilt_rad)
+        _check(angles_rad, rows_m, tilt_rad, "rows_m")
+        _check_distances("ConeBeam", grid, source_to_origin_m, origin_to_detector_m)
+        shrink = source_to_origin_m / (source_to_origin_m + origin_to_detector_m)
+        if split is None:
+            split = max(_rays_per_bin(axis, grid, shrink) for axis in (columns_m, rows_m))
+        self.rays = cone_rays(
+            angles_rad,
+            columns_m,
+            rows_m,
+            source_to_origin_m=source_to_origin_m,
+            origin_to_detector_m=origin_to_detector_m,
+            axis_offset_m=axis_offset_m,
+            tilt_rad=tilt_rad,
+            split=split,
+        )
+        super().__init__(
+            grid,
+            (len(angles_rad), len(rows_m), len(columns_m)),
+            n_stack=1,
+            entries=len(angles_rad) * len(rows_m) * len(columns_m) * split**2 * 4 * max(grid.shape),
+            memory_limit=memory_limit,
+            dtype=dtype,
+            device=device,
+            angles_rad=angles_rad.to(torch.float64),
+        )
+
+    angles_rad: Tensor
+
+    def _rows(self) -> Iterator[Rows]:
+        return joseph_volume_rows(self.rays, self.grid, real_dtype(self.dtype), self.device)
+
+
 class TimeSequential(LinearOperator):
     """Views of an object that moves: view p sees the frame it belongs to, y[p] = R_p x[frame_index[p]].
 
-    x: (*batch, n_frame, nz, ny, nx); y: (*batch, n_view, nz, n_bin). The matrix is that of the static scan with columns
-    moved to their frame, so that one sparse product projects the whole movie.
+    x: (*batch, n_frame, nz, ny, nx); y: (*batch, n_view, n_row, n_column). The matrix is that of the static scan with
+    columns moved to their frame, so that one sparse product projects the whole movie.
 
     Args:
-        static: `ParallelBeam` or `FanBeam` of all views in the order of measurement.
+        static: `ParallelBeam`, `FanBeam` or `ConeBeam` of all views in the order of measurement.
         frame_index: frame of each view, (n_view,), 0 to n_frames - 1; any number of views per frame.
         n_frames: frames; None takes the largest index + 1.
 
@@ -252,47 +359,53 @@ class TimeSequential(LinearOperator):
             basis: (K, nz, ny, nx).
 
         Returns:
-            (K, n_view, nz, n_bin): Σ_k ψ[frame_index[p], k] of it is the projection of Σ_k basis[k] ψ[:, k].
+            (K, n_view, n_row, n_column): Σ_k ψ[frame_index[p], k] of it is the projection of Σ_k basis[k] ψ[:, k].
         """
         return self.static._forward(basis)
 
     def _forward(self, x: Tensor) -> Tensor:
+        static, batch = self.static, len(x)
         if self.matrix is None:
             return self._by_view(x)
-        batch, _, n_z = x.shape[:3]
-        flat = x.transpose(1, 2).reshape(batch * n_z, -1)
-        y = self.matrix.matmul(flat).reshape(batch, n_z, self.static.n_views, self.static.n_bins)
-        return y.transpose(1, 2).contiguous()
+        flat = x.reshape(batch, self.n_frames, static.n_stack, static.n_pixels).transpose(1, 2)
+        y = self.matrix.matmul(flat.reshape(batch * static.n_stack, -1))
+        y = y.reshape(batch, static.n_stack, static.n_views, static.n_bins)
+        return y.transpose(1, 2).reshape(batch, *self.out_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
+        static, batch = self.static, len(y)
         if self.matrix is None:
             return self._by_view_adjoint(y)
-        batch, n_z = y.shape[0], y.shape[2]
-        flat = y.transpose(1, 2).reshape(batch * n_z, -1)
-        x = self.matrix.rmatmul(flat).reshape(batch, n_z, self.n_frames, *self.in_shape[2:])
-        return x.transpose(1, 2).contiguous()
+        flat = y.reshape(batch, static.n_views, static.n_stack, static.n_bins).transpose(1, 2)
+        x = self.matrix.rmatmul(flat.reshape(batch * static.n_stack, -1))
+        x = x.reshape(batch, static.n_stack, self.n_frames, static.n_pixels)
+        return x.transpose(1, 2).reshape(batch, *self.in_shape)
 
     def _by_view(self, x: Tensor) -> Tensor:
-        y = x.new_zeros(x.shape[0], *self.out_shape)
-        for views, m in self._view_blocks():
-            for p in range(views.start, views.stop):
-                rows = slice((p - views.start) * self.static.n_bins, (p - views.start + 1) * self.static.n_bins)
-                image = x[:, int(self.frame_index[p])].reshape(-1, self.static.n_pixels)
-                y[:, p] = m.rows(rows).matmul(image).reshape(x.shape[0], *self.out_shape[1:])
-        return y
+        static, batch = self.static, len(x)
+        y = x.new_zeros(batch, static.n_views, static.n_stack, static.n_bins)
+        for view, bins, m in self._view_blocks():
+            image = x[:, int(self.frame_index[view])].reshape(-1, static.n_pixels)
+            y[:, view, :, bins] = m.matmul(image).reshape(batch, static.n_stack, -1)
+        return y.reshape(batch, *self.out_shape)
 
     def _by_view_adjoint(self, y: Tensor) -> Tensor:
-        x = y.new_zeros(y.shape[0], *self.in_shape)
-        for views, m in self._view_blocks():
-            for p in range(views.start, views.stop):
-                rows = slice((p - views.start) * self.static.n_bins, (p - views.start + 1) * self.static.n_bins)
-                part = m.rows(rows).rmatmul(y[:, p].reshape(-1, self.static.n_bins))
-                x[:, int(self.frame_index[p])] += part.reshape(y.shape[0], *self.in_shape[1:])
+        static, batch = self.static, len(y)
+        y = y.reshape(batch, static.n_views, static.n_stack, static.n_bins)
+        x = y.new_zeros(batch, *self.in_shape)
+        for view, bins, m in self._view_blocks():
+            part = m.rmatmul(y[:, view, :, bins].reshape(batch * static.n_stack, -1))
+            x[:, int(self.frame_index[view])] += part.reshape(batch, *self.in_shape[1:])
         return x
 
-    def _view_blocks(self) -> Iterator[tuple[slice, SparseMatrix]]:
+    def _view_blocks(self) -> Iterator[tuple[int, slice, SparseMatrix]]:
+        """The static matrix in parts of one view each: (view, its bins, the part)."""
+        n = self.static.n_bins
         for rows, block in self.static.blocks():
-            yield slice(rows.start // self.static.n_bins, rows.stop // self.static.n_bins), block
+            for view in range(rows.start // n, -(-rows.stop // n)):
+                first, last = max(rows.start, view * n), min(rows.stop, (view + 1) * n)
+                part = block.rows(slice(first - rows.start, last - rows.start))
+                yield view, slice(first - view * n, last - view * n), part
 
     def _apply(self, fn, recurse: bool = True) -> Self:  # type: ignore[no-untyped-def]
         super()._apply(fn, recurse)
@@ -311,11 +424,20 @@ def _rays_per_bin(columns_m: Tensor, grid: Grid, shrink: float) -> int:
     return max(1, min(MOST_RAYS, math.ceil(ratio - 0.25)))
 
 
-def _check(angles_rad: Tensor, columns_m: Tensor, tilt_rad: float) -> None:
-    for name, value in (("angles_rad", angles_rad), ("columns_m", columns_m)):
+def _check_distances(name: str, grid: Grid, source_to_origin_m: float, origin_to_detector_m: float) -> None:
+    if not (source_to_origin_m > 0 and origin_to_detector_m >= 0):
+        raise GeometryError(
+            f"{name}: expected source_to_origin_m > 0 and origin_to_detector_m >= 0, got {source_to_origin_m:g} "
+            f"and {origin_to_detector_m:g}"
+        )
+    check_source_outside(grid, source_to_origin_m)
+
+
+def _check(angles_rad: Tensor, bins_m: Tensor, tilt_rad: float, axis: str = "columns_m") -> None:
+    for name, value in (("angles_rad", angles_rad), (axis, bins_m)):
         if value.ndim != 1 or len(value) == 0 or not bool(torch.isfinite(value).all()):
             raise GeometryError(f"{name}: expected finite numbers, one axis, got {tuple(value.shape)}")
-    if len(columns_m) > 1 and not bool((torch.diff(columns_m) > 0).all()):
-        raise GeometryError("columns_m: expected increasing detector columns; flip the detector axis and the data")
+    if len(bins_m) > 1 and not bool((torch.diff(bins_m) > 0).all()):
+        raise GeometryError(f"{axis}: expected increasing detector {axis[:-2]}; flip the detector axis and the data")
     if not abs(tilt_rad) < math.pi / 3:
         raise GeometryError(f"tilt_rad: expected within ±{math.pi / 3:.3g}, got {tilt_rad:g}")
