@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> Source:
     in_file = not hasattr(data, "flags")
     notes = [*result.warnings, note, notice(path.stem, data.shape, itemsize, in_file=in_file)]
     return Source(
-        name=path.stem,
+        name=path.stem.removesuffix("_recon"),
         path=path,
         measurement=measurement,
         result=result,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ORIENTATION = ("towards", "up", "right")
 #: Where 3D views look from: a little from the right and above (Euler angles in degrees).
 ANGLES = (0.0, -30.0, 15.0)
+#: A box that is looked at from a corner needs more room.
+FARTHER = 0.75
 
 
 def prepare(viewer: ViewerModel | None = None) -> None:
@@ -83,6 +85,10 @@ def arrange(viewer: ViewerModel) -> None:
     viewer.reset_view()
     if deep:
         viewer.scene.camera.angles = ANGLES
+        viewer.scene.camera.zoom *= FARTHER
+    for layer in viewer.layers:
+        if layer.visible and role_of(layer.metadata) in ("magnitude", "spectra"):
+            viewer.layers.selection.active = layer
 
 
 def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
