@@ -13,6 +13,7 @@ import imaging  # noqa: F401  (the shadowing guard)
 
 if TYPE_CHECKING:
     from data.calibrate import apply_calibration
+    from data.convert.read import read
     from data.errors import DataFormatError, DataWriteError
     from data.findings import CODES, Finding, render_findings
     from data.hashing import sha256
@@ -41,6 +42,7 @@ _HOMES = {
     "Volume": "measurement",
     "apply_calibration": "calibrate",
     "open_kind": "head",
+    "read": "convert.read",
     "read_measurement": "measurement_reader",
     "read_measurement_head": "measurement_reader",
     "read_reconstruction": "reconstruction_reader",
@@ -68,6 +70,7 @@ __all__ = [
     "Volume",
     "apply_calibration",
     "open_kind",
+    "read",
     "read_measurement",
     "read_measurement_head",
     "read_reconstruction",

@@ -25,6 +25,7 @@ CODES = {
     "BC113": "version not supported",
     "BC114": "the other kind of file",
     "BC115": "does not fit into memory",
+    "BC116": "foreign file that cannot be converted",
     # names and types
     "BC201": "missing group or dataset",
     "BC202": "missing attribute",
@@ -55,6 +56,7 @@ CODES = {
     "BC903": "recommended, but missing",
     "BC904": "precision reduced on reading",
     "BC905": "unusual, but readable",
+    "BC906": "not said by a foreign file",
 }
 
 

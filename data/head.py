@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import os
+from pathlib import Path
 from typing import Any
 
 from data.hdf5 import FormatProblem, attribute, open_file, problem
@@ -15,11 +16,15 @@ _KINDS = {MEASUREMENT: "measurement", RECONSTRUCTION: "reconstruction"}
 
 
 def open_kind(path: str | os.PathLike[str]) -> str:
-    """Which of the two files `path` is: "measurement" or "reconstruction".
+    """Which of the two files `path` is: "measurement", foreign ones included, or "reconstruction".
 
     Raises:
         DataFormatError: not readable, not HDF5, or neither of the two.
     """
+    from data.convert.detect import foreign
+
+    if foreign(Path(path)) is not None:
+        return "measurement"
     try:
         # Links are not followed here; whoever reads on decides about them.
         with open_file(path, allow_links=True) as file:

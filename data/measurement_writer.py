@@ -67,6 +67,16 @@ def write_measurement(path: str | os.PathLike[str], measurement: Measurement) ->
         raise DataFormatError(f"{os.fspath(path)}: {e}") from e
 
 
+def fill_measurement(file: h5py.File, measurement: Measurement) -> None:
+    """Write a measurement into an open, empty file, completed as `write_measurement` does.
+
+    Raises:
+        DataFormatError: the measurement breaks the format.
+    """
+    modality = _check(measurement)
+    _fill(file, _completed(measurement), modality)
+
+
 def _check(m: Measurement) -> Modality:
     """What must hold before a single byte can be written; the rest is found in the written part."""
     if m.modality not in MODALITIES:

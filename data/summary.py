@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
+from data.convert.detect import Foreign, foreign
 from data.findings import count_of
 from data.hdf5 import FormatProblem, open_file
 from data.head import format_of
@@ -23,7 +26,7 @@ from data.schema import MEASUREMENT
 
 
 def summarise(path: str | os.PathLike[str], *, allow_links: bool = False) -> dict[str, Any]:
-    """The head of a file as plain JSON types; samples are not read.
+    """The head of a file as plain JSON types; samples are not read, except to convert a foreign file.
 
     Returns:
         kind, path, file_bytes, modality, format_version, attrs, shape, axes (per axis: n, first, last, units),
@@ -33,8 +36,10 @@ def summarise(path: str | os.PathLike[str], *, allow_links: bool = False) -> dic
     Raises:
         DataFormatError: the file cannot be opened, is of no format of ours or of a version that is not known.
     """
+    other = foreign(Path(path), allow_links=allow_links)
+    head: dict[str, Any] = {} if other is None else {"converted_from": other.kind}
     try:
-        with open_file(path, allow_links=allow_links) as file:
+        with _opened(Path(path), other, allow_links) as file:
             summary: dict[str, Any]
             if format_of(Inspector(file, deep=False)) == MEASUREMENT:
                 inspector, parts = inspect_measurement(file, deep=False)
@@ -50,11 +55,25 @@ def summarise(path: str | os.PathLike[str], *, allow_links: bool = False) -> dic
     return {
         "path": os.fspath(path),
         "file_bytes": Path(path).stat().st_size,
+        **head,
         **summary,
         "n_errors": len(errors),
         "n_warnings": len(inspector.findings) - len(errors),
         "findings": [dataclasses.asdict(f) for f in inspector.findings],
     }
+
+
+@contextlib.contextmanager
+def _opened(path: Path, other: Foreign | None, allow_links: bool) -> Iterator[h5py.File]:
+    """The file, a foreign one converted."""
+    if other is None:
+        with open_file(path, allow_links=allow_links) as file:
+            yield file
+    else:
+        from data.convert.read import converted
+
+        with converted(path, allow_links=allow_links) as (file, _):
+            yield file
 
 
 def _measurement(parts: MeasurementParts) -> dict[str, Any]:
@@ -168,6 +187,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines = [f"{s['path']}  ({_bytes(s['file_bytes'])})"]
     title = s["attrs"].get("title")
     lines.append(f"  {s['kind']}, {s['modality']}, format {s['format_version']}" + (f": {title}" if title else ""))
+    if s.get("converted_from"):
+        lines.append(f"  read as      {s['converted_from']}, a foreign format; backcast convert writes what is below")
     if s["shape"]:
         shape = " x ".join(map(str, s["shape"]))
         lines.append(f"  data         {shape}  {s['dtype']}  {s['quantity']} [{s['units']}]")

@@ -42,6 +42,7 @@ _OTHERS: dict[str, tuple[str, _Factor]] = {
     **dict.fromkeys(("deg", "degree", "degrees", "°", "arc_degree", "angular_degree"), ("rad", (math.pi, 180))),
     **dict.fromkeys(("dB", "decibel", "decibels"), ("dB", (1, 1))),
     **dict.fromkeys(("in", "inch", "inches"), ("m", (0.0254, 1))),
+    **dict.fromkeys(("micron", "microns"), ("m", (1, 1e6))),
     **dict.fromkeys(("min", "minute", "minutes"), ("s", (60, 1))),
     **dict.fromkeys(("h", "hr", "hour", "hours"), ("s", (3600, 1))),
     **dict.fromkeys(("KiB", "kibibyte"), ("B", (2**10, 1))),

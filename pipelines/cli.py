@@ -184,12 +184,29 @@ def validate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="BART .cfl, fastMRI .h5, ISMRMRD .h5, MATLAB .mat.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="fastMRI, ISMRMRD, NXtomo, Data Exchange (HDF5), BART .cfl, MATLAB .mat, NumPy .npy, .npz.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Measurement file to write.")],
     kind: Annotated[
-        str | None, typer.Option("--from", metavar="FORMAT", help="bart, fastmri, ismrmrd, matlab; default by content.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="bart, data_exchange, fastmri, ismrmrd, matlab, numpy, nxtomo, radar_matlab; default by content.",
+        ),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Variable (MATLAB) or group (ISMRMRD) with the samples.")] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="What is where (MATLAB, NumPy), or options; default SRC.toml if there."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Variable (MATLAB), group (ISMRMRD) or entry (NXtomo) with the samples.")
+    ] = None,
     axes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Of the dimensions, MATLAB's first one first: kx,ky,coil.")
     ] = None,
@@ -207,12 +224,29 @@ def convert(
     ] = None,
     fft_sign: Annotated[int | None, typer.Option(help="Of the exponent from image to k-space, -1 or 1.")] = None,
     frame_interval: Annotated[float, typer.Option(metavar="SECONDS", help="Between frames.")] = 1.0,
+    pixel_size: Annotated[
+        str | None, typer.Option(metavar="ROW,COLUMN", help="Of the detector, metres (tomography).")
+    ] = None,
+    center: Annotated[
+        float | None, typer.Option(metavar="PIXELS", help="Column of the rotation axis, 0 for the first one's centre.")
+    ] = None,
+    angle_unit: Annotated[str | None, typer.Option(metavar="deg|rad", help="Where the file has none.")] = None,
+    sense: Annotated[str | None, typer.Option(metavar="ccw|cw", help="Of the rotation, about +z.")] = None,
+    quantity: Annotated[
+        str | None, typer.Option(help="Of projections without flats: transmission or line_integral.")
+    ] = None,
+    source_to_origin: Annotated[float | None, typer.Option(metavar="METRES", help="Of a fan or cone beam.")] = None,
+    origin_to_detector: Annotated[float | None, typer.Option(metavar="METRES", help="Of a fan or cone beam.")] = None,
+    allow_links: Annotated[
+        bool, typer.Option("--allow-links", help="Follow links of HDF5 files to other files.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Turn a foreign file into a measurement file.
 
-    What the source does not say (centring and sign of MATLAB files, units of trajectories) must be given: nothing is
-    guessed. Sentences on what the result lacks go to stderr.
+    What the source does not say (centring and sign of MATLAB files, units of trajectories, pixel sizes) must be given,
+    here or in SRC.toml beside it: nothing is guessed. Sentences on what the result lacks go to stderr. 'backcast
+    reconstruct' and 'backcast info' read the same files as they are.
     """
     from pipelines.convert import convert_file
 
@@ -221,6 +255,7 @@ def convert(
         output,
         kind=kind,
         overwrite=overwrite,
+        mapping=mapping,
         key=key,
         axes=axes,
         field_of_view_m=field_of_view,
@@ -232,6 +267,14 @@ def convert(
         fft_centered=fft_centered,
         fft_sign=fft_sign,
         frame_interval_s=frame_interval,
+        pixel_size_m=pixel_size,
+        center=center,
+        angle_unit=angle_unit,
+        sense=sense,
+        quantity=quantity,
+        source_to_origin_m=source_to_origin,
+        origin_to_detector_m=origin_to_detector,
+        allow_links=allow_links,
     )
     for sentence in sentences:
         _say(sentence)
@@ -269,6 +312,12 @@ def reconstruct(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other inputs or configurations.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on inside files whose long solve was interrupted.")
+    ] = False,
+    checkpoint: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between checkpoints of a long solve, for --resume.")
+    ] = 60.0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, do nothing.")] = False,
     max_memory: Annotated[
@@ -314,6 +363,8 @@ def reconstruct(
         retries=retries,
         scheduler="dask" if scheduler is Scheduler.dask or scheduler_address is not None else "local",
         scheduler_address=scheduler_address,
+        resume=resume,
+        checkpoint_s=checkpoint,
         shard=None if shard is None else batch.parse_shard(shard),
         arguments=tuple(sys.argv[1:]),
     )

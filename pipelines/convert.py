@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import ConfigError
 
+#: Options that are several numbers in one text.
+_NUMBERS = {"field_of_view_m": (float, "z,y,x"), "matrix": (int, "z,y,x"), "pixel_size_m": (float, "row,column")}
+
 
 def convert_file(
-    source: Path, output: Path, *, kind: str | None = None, overwrite: bool = False, **given: Any
+    source: Path,
+    output: Path,
+    *,
+    kind: str | None = None,
+    mapping: Path | None = None,
+    overwrite: bool = False,
+    **given: Any,
 ) -> list[str]:
     """Convert one file and check the result.
 
@@ -17,6 +27,7 @@ def convert_file(
         source: the foreign file.
         output: measurement file to write, atomically.
         kind: a name of `data.convert.FORMATS`; None looks at the file.
+        mapping: a mapping file; None takes the one beside the source, if any.
         overwrite: replace an existing file.
         given: fields of `data.convert.ConvertOptions`; texts such as "0.3,0.2,0.2" where they are tuples.
 
@@ -33,24 +44,28 @@ def convert_file(
     if output.exists() and not overwrite:
         raise ConfigError(f"{output}: expected no file there; use --overwrite or another -o")
     options = {name: value for name, value in given.items() if value is not None}
-    for name, number in (("field_of_view_m", float), ("matrix", int)):
-        if name in options:
-            options[name] = _three(name, options[name], number)
+    for name in _NUMBERS.keys() & options:
+        options[name] = _numbers(name, options[name])
     if "axes" in options:
         options["axes"] = tuple(word.strip() for word in options["axes"].split(","))
-    measurement = convert(source, ConvertOptions(**options), kind=kind)
+    measurement = convert(source, ConvertOptions(**options), kind=kind, mapping=mapping)
+    notes = list(measurement.warnings)
+    if notes:
+        provenance = {**measurement.provenance, "notes": "\n".join(notes)}
+        measurement = dataclasses.replace(measurement, provenance=provenance)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_measurement(output, measurement)
-    findings = validate(output, deep=True)
-    return [finding.sentence(output) for finding in findings]
+    return notes + [finding.sentence(output) for finding in validate(output, deep=True)]
 
 
-def _three(name: str, text: str, number: type) -> tuple[Any, ...]:
-    option = "--" + name.removesuffix("_m").replace("_", "-")
+def _numbers(name: str, text: str) -> tuple[Any, ...]:
+    number, words = _NUMBERS[name]
+    count = 1 + words.count(",")
     try:
         values = tuple(number(word) for word in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 3:
-        raise ConfigError(f"{option} {text}: expected three numbers z,y,x")
+    if len(values) != count:
+        option = "--" + name.removesuffix("_m").replace("_", "-")
+        raise ConfigError(f"{option} {text}: expected {'three' if count == 3 else 'two'} numbers {words}")
     return values

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data import DataFormatError, open_kind, read_measurement, read_reconstruction
+from data import DataFormatError, open_kind, read_reconstruction
+from data.convert.read import read
 from data.measurement import Measurement, Volume
 from data.reconstruction import Metric, Reconstruction
 from imaging import metrics
@@ -205,7 +206,7 @@ def _evaluate_channel(
 ) -> Evaluation:
     if open_kind(source) != "measurement":
         raise DataFormatError(f"{source}: expected the measurement with the true channel, found a reconstruction")
-    m = read_measurement(source)
+    m = read(source)
     if m.modality != "irs_mimo":
         raise DataFormatError(f"{source}: expected a measurement of channels (irs_mimo), found {m.modality}")
     _same_channel(path, result, source, m)
@@ -307,7 +308,7 @@ def method_of(result: Reconstruction) -> str:
 def _truth_in(path: Path) -> Volume | None:
     if open_kind(path) == "reconstruction":
         return read_reconstruction(path).volume
-    return read_measurement(path).ground_truth
+    return read(path).ground_truth
 
 
 def _by_uuid(folder: Path) -> dict[str, Path]:

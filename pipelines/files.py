@@ -10,7 +10,7 @@ from typing import Any
 
 from data import DataFormatError, render_findings, render_summary, summarise, validate
 from pipelines.config import ConfigError
-from pipelines.inputs import RECONSTRUCTION, SUFFIXES, files_below, look
+from pipelines.inputs import FOREIGN_SUFFIXES, RECONSTRUCTION, files_below, look, scans_below
 
 
 def info_text(arguments: Sequence[str], *, as_json: bool) -> tuple[str, list[str]]:
@@ -66,8 +66,8 @@ def _expand(arguments: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        inside = files_below(path) if path.is_dir() else [path]
+        inside = scans_below(path) if path.is_dir() else [path]
         if not inside:
-            raise ConfigError(f"{path}: expected files {', '.join(SUFFIXES)} below it, found none")
+            raise ConfigError(f"{path}: expected files {', '.join(FOREIGN_SUFFIXES)} below it, found none")
         found += inside
     return list(dict.fromkeys(found))

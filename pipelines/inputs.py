@@ -10,12 +10,15 @@ from pathlib import Path
 from pipelines.config import ConfigError
 
 SUFFIXES = (".h5", ".hdf5")
+#: HDF5 under the names that foreign programs give it, and files taken from a folder when a TOML lies beside them.
+FOREIGN_SUFFIXES = (*SUFFIXES, ".hdf", ".nxs", ".nx", ".mrd")
+MAPPED_SUFFIXES = (".mat", ".npy", ".npz", ".cfl")
 MEASUREMENT, RECONSTRUCTION = "backcast-measurement", "backcast-reconstruction"
 
 
 @dataclass(frozen=True)
 class Input:
-    """One measurement file.
+    """One measurement file, foreign ones included.
 
     Attributes:
         source: the file.
@@ -36,7 +39,8 @@ class Found:
 
     Attributes:
         inputs: in the order given, folders sorted, no file twice.
-        strangers: HDF5 files in the named folders that are neither measurements nor reconstructions.
+        strangers: HDF5 files in the named folders that are neither measurements, foreign ones included, nor
+            reconstructions.
     """
 
     inputs: tuple[Input, ...]
@@ -46,10 +50,10 @@ class Found:
 def find_inputs(arguments: Sequence[str]) -> Found:
     """Expand files, folders, quoted globs and @lists.
 
-    Folders are searched below for ``*.h5`` and ``*.hdf5``; hidden files, reconstructions and HDF5 files of
-    other kinds are passed over. A damaged file stays in: it is to be reported, not overlooked. A list names
-    one file, folder or glob a line, seen from the current folder; blank lines and lines beginning with # are
-    left out.
+    Folders are searched below for HDF5 files, and for MATLAB, NumPy and BART files with a TOML beside them; hidden
+    files, reconstructions and HDF5 files of kinds that are not known are passed over. A damaged file stays in: it is
+    to be reported, not overlooked. A list names one file, folder or glob a line, seen from the current folder; blank
+    lines and lines beginning with # are left out.
 
     Raises:
         ConfigError: something named is not there, or nothing is left.
@@ -61,19 +65,34 @@ def find_inputs(arguments: Sequence[str]) -> Found:
             key = source.resolve()
             if key in inputs:
                 continue
-            kind, modality = look(source)
-            if not named and kind != MEASUREMENT:
-                if kind == "other":
-                    strangers.append(source)
-                if kind != "damaged":
-                    continue
-            inputs[key] = Input(source, relative, modality, _moving(source) if modality == "mri" else False)
+            one = _input(source, relative)
+            if one is None:
+                kind, modality = look(source)
+                if not named and kind != MEASUREMENT:
+                    if kind == "other":
+                        strangers.append(source)
+                    if kind != "damaged":
+                        continue
+                one = Input(source, relative, modality, _moving(source) if modality == "mri" else False)
+            inputs[key] = one
     if not inputs:
         raise ConfigError(
-            f"{' '.join(arguments) or 'nothing'}: expected measurement files (.h5, .hdf5), found none; "
-            "backcast simulate makes some"
+            f"{' '.join(arguments) or 'nothing'}: expected measurement files (.h5, .hdf5) or foreign ones "
+            "(docs/formats.md), found none; backcast simulate makes some"
         )
     return Found(tuple(inputs.values()), tuple(strangers))
+
+
+def _input(source: Path, relative: Path) -> Input | None:
+    """A foreign file; None for any other."""
+    from data.convert.detect import foreign
+    from data.errors import DataFormatError
+
+    try:
+        found = foreign(source)
+    except DataFormatError as error:
+        raise ConfigError(str(error)) from error
+    return None if found is None else Input(source, relative, found.modality, found.moving)
 
 
 def targets(inputs: Sequence[Input], output: Path) -> list[Path]:
@@ -111,16 +130,16 @@ def _expand(argument: str, *, inside_list: bool) -> Iterator[tuple[Path, Path, b
         return
     path = Path(argument)
     if path.is_dir():
-        yield from ((file, file.relative_to(path), False) for file in files_below(path))
-    elif path.exists():
+        yield from ((file, file.relative_to(path), False) for file in scans_below(path))
+    elif path.exists() or path.with_suffix(".cfl").is_file():
         yield path, Path(path.name), True
     elif glob.has_magic(argument):
         base = _fixed_part(path)
         matches = sorted(Path(p) for p in glob.glob(argument, recursive=True))
         for match in matches:
             if match.is_dir():
-                yield from ((file, file.relative_to(base), False) for file in files_below(match))
-            elif match.suffix in SUFFIXES:
+                yield from ((file, file.relative_to(base), False) for file in scans_below(match))
+            elif match.suffix in (*FOREIGN_SUFFIXES, *MAPPED_SUFFIXES):
                 yield match, match.relative_to(base), False
         if not matches:
             raise ConfigError(f"{argument}: expected files that match, found none; check the pattern")
@@ -145,15 +164,33 @@ def _from_list(path: Path) -> Iterator[tuple[Path, Path, bool]]:
             raise ConfigError(f"@{path} line {number}: {error}") from error
 
 
-def files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """HDF5 files below a folder, hidden files and folders left out, sorted."""
     found = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         broken = path.is_symlink() and not path.exists()  # stays in, to be reported
-        if path.suffix in SUFFIXES and not hidden and (path.is_file() or broken):
+        if path.suffix in suffixes and not hidden and (path.is_file() or broken):
             found.append(path)
     return sorted(found)
+
+
+def scans_below(folder: Path) -> list[Path]:
+    """What may be measurements: HDF5 files, and MATLAB, NumPy and BART files that say what they are, or a TOML does."""
+    from data.convert.detect import foreign
+    from data.convert.sidecar import sidecar_of
+    from data.errors import DataFormatError
+
+    def says(path: Path) -> bool:
+        if path.suffix not in MAPPED_SUFFIXES or sidecar_of(path) is not None:
+            return True
+        try:
+            found = foreign(path) if path.suffix == ".mat" else None
+        except DataFormatError:
+            return True
+        return found is not None and found.kind == "radar_matlab"
+
+    return [path for path in files_below(folder, (*FOREIGN_SUFFIXES, *MAPPED_SUFFIXES)) if says(path)]
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -168,29 +205,28 @@ def _fixed_part(pattern: Path) -> Path:
 
 def look(path: Path) -> tuple[str, str | None]:
     """Format and modality of a file's root; "other" for none of ours, "damaged" when it will not open."""
-    import h5py
+    from data.hdf5 import FormatProblem, attribute, open_file
 
     try:
-        with h5py.File(path, "r") as f:
-            kind, modality = f.attrs.get("format"), f.attrs.get("modality")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError):
+        with open_file(path, allow_links=True) as f:
+            kind, modality = (attribute(f, "/", name) for name in ("format", "modality"))
+    except FormatProblem:
         return "damaged", None
-    kind, modality = (v.decode(errors="replace") if isinstance(v, bytes) else v for v in (kind, modality))
     known = kind if kind in (MEASUREMENT, RECONSTRUCTION) else "other"
     return known, modality if isinstance(modality, str) else None
 
 
 def _moving(path: Path) -> bool:
     """Whether /measurement/data has an axis frame longer than one, as far as the file can say."""
-    import h5py
-
-    from data.hdf5 import FormatProblem, attribute
+    from data.hdf5 import FormatProblem, attribute, find_group, open_file
+    from data.stored import find_dataset
     from data.values import as_names
 
     try:
-        with h5py.File(path, "r") as f:
-            names = as_names(attribute(f["measurement"], "/measurement", "axes"))
-            shape = f["measurement/data"].shape
-    except (FormatProblem, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError):
+        with open_file(path) as f:
+            group, stored = find_group(f, "/measurement"), find_dataset(f, "/measurement/data")
+            names = None if group is None else as_names(attribute(group, "/measurement", "axes"))
+            shape = () if stored is None else stored.shape
+    except FormatProblem:
         return False
     return names is not None and "frame" in names and dict(zip(names, shape, strict=False)).get("frame", 1) > 1

@@ -23,14 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import read_measurement, sha256, write_reconstruction
+from data import sha256, write_reconstruction
+from data.convert.read import read
 from data.measurement import Measurement, Volume
 from data.reconstruction import Convergence, Metric, Reconstruction
 from imaging import __version__, metrics
 from imaging.operators.base import LinearOperator
-from imaging.solvers.run import KeepBest, Outcome, batch_steps, drain
+from imaging.solvers.run import BatchRun, KeepBest, Outcome, batch_steps, drain
 from imaging.solvers.state import State
 from pipelines.channel_quality import channel_quality
+from pipelines.checkpoint import EVERY_S, Checkpoint, Saved
 from pipelines.config import ConfigError, as_dict, as_json, sha256_of
 from pipelines.evaluate import ABSOLUTE, on_same_grid, quality
 from pipelines.methods import Method, Part, Plan, Setting, find_method
@@ -83,6 +85,8 @@ class Job:
         device: "cpu", "cuda", "cuda:1"; already resolved.
         memory_limit: bytes, None for the method's own.
         command_line: for the provenance.
+        resume: go on from the checkpoint of an earlier run, where there is one of this input and configuration.
+        checkpoint_s: seconds between checkpoints of a solve.
     """
 
     source: Path
@@ -95,6 +99,8 @@ class Job:
     device: str = "cpu"
     memory_limit: int | None = None
     command_line: str = ""
+    resume: bool = False
+    checkpoint_s: float = EVERY_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +183,7 @@ def reconstruct(
     setting: Setting | None = None,
     on_iteration: Sequence[OnIteration] = (),
     provenance: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Reconstruction:
     """Image a measurement.
 
@@ -187,6 +194,7 @@ def reconstruct(
         setting: device, memory limit, denoiser; None is the CPU.
         on_iteration: called with every row of the convergence log: frames, iteration, elapsed (s), residuals.
         provenance: further entries, e.g. the input file.
+        checkpoint: is offered how far it has got, and where to go on from; None keeps nothing.
 
     Returns:
         The image with convergence, metrics and provenance. `status` is "diverged" when a frame left the
@@ -198,7 +206,13 @@ def reconstruct(
     """
     return drain(
         reconstruct_steps(
-            measurement, method, config, setting=setting, on_iteration=on_iteration, provenance=provenance
+            measurement,
+            method,
+            config,
+            setting=setting,
+            on_iteration=on_iteration,
+            provenance=provenance,
+            checkpoint=checkpoint,
         )
     )
 
@@ -211,6 +225,7 @@ def reconstruct_steps(
     setting: Setting | None = None,
     on_iteration: Sequence[OnIteration] = (),
     provenance: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Steps:
     """`reconstruct` step by step, for who wants to see images on the way, to wait, or to end it (by `close`).
 
@@ -221,11 +236,12 @@ def reconstruct_steps(
         method = find_method(method, measurement.modality, moving=moving)
     config = method.config() if config is None else config
     setting = Setting(device=torch.device("cpu")) if setting is None else setting
-    clock = time.monotonic()
+    saved = None if checkpoint is None else checkpoint.saved
+    clock = time.monotonic() - (0.0 if saved is None else saved.elapsed)
     _reset_peak_memory(setting.device)
     torch.manual_seed(config.seed)
     plan = method.plan(measurement, config, setting)
-    image, spread, log, residual = yield from _image(plan, measurement, on_iteration, clock)
+    image, spread, log, residual = yield from _image(plan, measurement, on_iteration, clock, checkpoint)
     volume = _volume(plan, measurement, image)
     uncertainty = None if spread is None else _volume(plan, measurement, spread).data
     channel = None if plan.channel is None else plan.channel(image)
@@ -327,7 +343,7 @@ class _Log:
 
 
 def _image(
-    plan: Plan, m: Measurement, on_iteration: Sequence[OnIteration], clock: float
+    plan: Plan, m: Measurement, on_iteration: Sequence[OnIteration], clock: float, checkpoint: Checkpoint | None
 ) -> Generator[Step, None, tuple[np.ndarray, np.ndarray | None, _Log, np.ndarray]]:
     """All frames' images (frame, ...), their standard deviations, the log, and the relative residual of each frame."""
     log = _Log()
@@ -335,12 +351,54 @@ def _image(
     spreads: list[np.ndarray] = []
     residuals: list[np.ndarray] = []
     truth = _truth(m, plan)
-    for part in plan.parts:
+    saved = None if checkpoint is None else checkpoint.saved
+    if saved is not None:
+        images, spreads, residuals = saved.images, saved.spreads, saved.residuals
+        log = _Log(saved.rows, saved.outcomes)
+        plan.carried[:] = saved.carried
+    for number, part in enumerate(plan.parts):
+        start = None
+        if saved is not None and number <= saved.part:
+            if number < saved.part:
+                del part
+                continue
+            start = saved.run
+            plan.facts.update(saved.facts)
+            plan.notes[:] = [*saved.notes, f"resumed after iteration {start.state.iteration} of an interrupted run"]
+
+        def between(run: BatchRun, number: int = number) -> None:
+            assert checkpoint is not None
+
+            def now() -> Saved:
+                return Saved(
+                    part=number,
+                    run=run,
+                    images=images,
+                    spreads=spreads,
+                    residuals=residuals,
+                    carried=plan.carried,
+                    rows=log.rows,
+                    outcomes=log.outcomes,
+                    facts=plan.facts,
+                    notes=plan.notes,
+                    elapsed=time.monotonic() - clock,
+                )
+
+            checkpoint.offer(now)
+
         if part.direct is not None:
             x, state = part.direct(), None
             residual = _relative_residual(part.operator, x, part.y, fit_gain=plan.quantity not in ABSOLUTE)
         else:
-            x, state = yield from _iterate(plan, part, log, truth, on_iteration, clock, _so_far(plan, m, images))
+            going_on = (start, None if checkpoint is None else between)
+            try:
+                x, state = yield from _iterate(
+                    plan, part, log, truth, on_iteration, clock, _so_far(plan, m, images), going_on
+                )
+            except KeyboardInterrupt:
+                if checkpoint is not None:
+                    checkpoint.interrupted()
+                raise
             if plan.moving:
                 residual = state.data_fidelity / torch.linalg.vector_norm(part.y.flatten(1), dim=1)
             else:
@@ -388,6 +446,7 @@ def _iterate(
     on_iteration: Sequence[OnIteration],
     clock: float,
     so_far: Callable[[Part, State], Volume],
+    going_on: tuple[BatchRun | None, Callable[[BatchRun], None] | None] = (None, None),
 ) -> Generator[Step, None, tuple[Tensor, State]]:
     """The image, and the last state."""
     assert part.solve is not None
@@ -436,6 +495,8 @@ def _iterate(
         max_iter=plan.max_iter,
         callbacks=[record],
         keep_best=plan.keep_best or KeepBest(lambda s: s.data_fidelity.clamp_min(floor), patience=None, growth=GROWTH),
+        resume=going_on[0],
+        between=going_on[1],
     )
     state, outcomes, _ = yield from _each(solving, step)
     log.outcomes.extend(outcomes)
@@ -601,7 +662,7 @@ def reconstruct_file(job: Job, *, on_iteration: Sequence[OnIteration] = ()) -> D
             "denoiser_sha256": denoiser.sha256,
         }
     setting = Setting(device=torch.device(job.device), memory_limit=job.memory_limit, denoiser=denoiser)
-    measurement = read_measurement(job.source)
+    measurement = read(job.source)
     if measurement.modality not in job.method.modalities:
         raise ConfigError(
             f"{job.source}: modality: method {job.method.name} takes {', '.join(job.method.modalities)}, "
@@ -613,7 +674,11 @@ def reconstruct_file(job: Job, *, on_iteration: Sequence[OnIteration] = ()) -> D
     }
     log = job.target.with_name(f"{job.target.stem}.log.jsonl")
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    with _json_lines(log) as write:
+    key = checkpoint_key(job, extra["input_sha256"])
+    device = torch.device(job.device)
+    checkpoint = Checkpoint(job.target, key, every_s=job.checkpoint_s, resume=job.resume, device=device)
+    kept = 0 if checkpoint.saved is None else checkpoint.saved.n_rows
+    with _json_lines(log, kept) as write:
         result = reconstruct(
             measurement,
             job.method,
@@ -621,21 +686,29 @@ def reconstruct_file(job: Job, *, on_iteration: Sequence[OnIteration] = ()) -> D
             setting=setting,
             on_iteration=[write, *on_iteration],
             provenance=extra,
+            checkpoint=checkpoint,
         )
     write_reconstruction(job.target, result)
+    checkpoint.finished()
     return Done(
         status=result.status,
         stop_reason=result.convergence.stop_reason if result.convergence is not None else "",
         n_iterations=result.convergence.n_iterations if result.convergence is not None else 0,
         seconds=time.monotonic() - clock,
         metrics={name: float(np.mean(metric.value)) for name, metric in result.metrics.items()},
-        notes=list(result.warnings),
+        notes=[*result.warnings, *([checkpoint.trouble] if checkpoint.trouble else [])],
     )
 
 
+def checkpoint_key(job: Job, input_sha256: str) -> dict[str, str]:
+    """What a checkpoint has to be of, so that the job can go on from it."""
+    return {"config_sha256": job.config_sha256, "input_sha256": input_sha256, "version": __version__}
+
+
 @contextlib.contextmanager
-def _json_lines(path: Path) -> Iterator[OnIteration]:
-    """A log that holds one line per iteration while the method runs."""
+def _json_lines(path: Path, kept: int = 0) -> Iterator[OnIteration]:
+    """A log that holds one line per iteration while the method runs; `kept` lines of an earlier run stay."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:kept] if kept and path.exists() else []
     path.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         file: TextIO | None = None  # made with the first iteration: a direct method has none
@@ -644,6 +717,7 @@ def _json_lines(path: Path) -> Iterator[OnIteration]:
             nonlocal file
             if file is None:
                 file = stack.enter_context(path.open("w", encoding="utf-8"))
+                file.writelines(lines)
             plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
             file.write(json.dumps(plain) + "\n")
             file.flush()

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data import read_measurement, sha256
+from data import sha256
+from data.convert.read import read
 from data.measurement import Measurement
 from pipelines.batch import _interruptible
 from pipelines.config import ConfigError, to_toml
@@ -244,7 +245,7 @@ def _inspected(
     chosen: Method | None = None
     without: list[Path] = []
     for path in files:
-        m = read_measurement(path)
+        m = read(path)
         if chosen is None:
             chosen = find_method(method, m.modality) if method is None or isinstance(method, str) else method
         if m.modality not in chosen.modalities:

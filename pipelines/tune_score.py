@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import read_measurement
+from data.convert.read import read
 from data.measurement import GridSpec, Measurement, Scale
 from imaging.operators.base import LinearOperator
 from pipelines.config import ConfigError
@@ -97,7 +97,7 @@ class Scorer:
             config = replaced(self.task.config, values)
             for path in self.task.files:
                 if path not in self._files:
-                    self._files[path] = self._scorer_of(read_measurement(path))
+                    self._files[path] = self._scorer_of(read(path))
                 scores.append(self._files[path](config))
                 if not math.isfinite(scores[-1]):
                     raise Bad(f"expected a finite score, found {scores[-1]}")

@@ -279,7 +279,7 @@ def test_not_enough_memory(path, monkeypatch):
 
 def test_foreign_hdf5(tmp_path):
     with h5py.File(tmp_path / "f.h5", "w") as f:
-        f["kspace"] = np.zeros(3)
+        f["unknown"] = np.zeros(3)
     refused(tmp_path / "f.h5", "BC112", "/@format", "no such attribute")
     with pytest.raises(data.DataFormatError, match="no such attribute"):
         data.open_kind(tmp_path / "f.h5")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.convert.mri_parts import ConvertOptions, build, per_metre
+from data.convert.mri_parts import build, per_metre
+from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
 from data.measurement import Array, Measurement
 
@@ -15,6 +16,8 @@ from data.measurement import Array, Measurement
 READ, PHS1, PHS2, COIL, MAPS, TIME, SLICE = 0, 1, 2, 3, 4, 10, 13
 _NAMES = {READ: "kx", PHS1: "ky", PHS2: "kz", COIL: "coil", TIME: "frame", SLICE: "slice"}
 _ALL = 16
+#: A header is a few lines; its dimensions come first.
+_HEADER_BYTES = 2**16
 
 
 def from_bart(source: Path, options: ConvertOptions) -> Measurement:
@@ -72,12 +75,32 @@ def read_cfl(source: Path) -> Array:
     Raises:
         DataFormatError: a file of the pair that is missing, a header without dimensions, samples of another number.
     """
-    stem = source.with_suffix("") if source.suffix in (".cfl", ".hdr") else source
-    header, samples = (stem.with_name(stem.name + s) for s in (".hdr", ".cfl"))
-    for part in (header, samples):
-        if not part.is_file():
-            raise DataFormatError(f"{part}: expected a file beside its partner, found nothing there")
-    lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
+    dims = read_header(source)
+    samples = _stem(source).with_name(_stem(source).name + ".cfl")
+    if not samples.is_file():
+        raise DataFormatError(f"{samples}: expected a file beside its partner, found nothing there")
+    wanted, found = math.prod(dims), samples.stat().st_size / 8
+    if wanted != found:
+        raise DataFormatError(f"{samples}: expected {wanted} complex64 samples as the header says, found {found:g}")
+    values = np.fromfile(samples, "<c8").reshape(dims, order="F")
+    return values.reshape([*dims, *[1] * (_ALL - len(dims))])
+
+
+def _stem(source: Path) -> Path:
+    return source.with_suffix("") if source.suffix in (".cfl", ".hdr") else source
+
+
+def read_header(source: Path) -> list[int]:
+    """The dimensions that the .hdr of a pair states.
+
+    Raises:
+        DataFormatError: no header, or one without dimensions.
+    """
+    header = _stem(source).with_name(_stem(source).name + ".hdr")
+    if not header.is_file():
+        raise DataFormatError(f"{header}: expected a file beside its partner, found nothing there")
+    with header.open("rb") as stream:
+        lines = stream.read(_HEADER_BYTES).decode("utf-8", "replace").splitlines()
     try:
         at = [line.strip() for line in lines].index("# Dimensions")
         dims = [int(word) for word in lines[at + 1].split()]
@@ -85,11 +108,7 @@ def read_cfl(source: Path) -> Array:
         dims = []
     if not dims or min(dims) < 1 or len(dims) > _ALL:
         raise DataFormatError(f"{header}: expected a line '# Dimensions' and up to {_ALL} counts below it, found none")
-    wanted, found = math.prod(dims), samples.stat().st_size / 8
-    if wanted != found:
-        raise DataFormatError(f"{samples}: expected {wanted} complex64 samples as the header says, found {found:g}")
-    values = np.fromfile(samples, np.complex64).reshape(dims, order="F")
-    return values.reshape([*dims, *[1] * (_ALL - len(dims))])
+    return dims
 
 
 def _where(data: Array, axes: list[str]) -> tuple[Array, tuple[str, ...]] | None:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 
-from data.convert.mri_parts import ConvertOptions, build
+from data.convert.mri_parts import build
+from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
 from data.measurement import Array, Measurement, Scale, Volume
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data.convert.mri_parts import ConvertOptions, build, per_metre
+from data.convert.mri_parts import build, per_metre
+from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
 from data.measurement import Array, Measurement
 

@@ -1,25 +1,36 @@
-"""MATLAB files, version 5 and 7.3, with k-space in one variable."""
+"""MATLAB files, version 5 and 7.3: k-space in one variable, or anything by a mapping file."""
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from data.convert.mri_parts import ConvertOptions, build, needed, per_metre
+from data.convert.mapping import from_mapping
+from data.convert.mri_parts import build, needed, per_metre
+from data.convert.opening import numbers, open_foreign
+from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
+from data.hdf5 import attribute, get_object, names_in, short
 from data.measurement import Array, Measurement
+
+#: Structures within structures beyond this depth are no data; a group may contain itself.
+MOST_NESTED = 16
 
 
 def from_matlab(source: Path, options: ConvertOptions) -> Measurement:
     """The variable --key, or the only complex array, its dimensions named by --axes in MATLAB's order.
 
     Trajectories are real (D, ...), columns kx, ky(, kz), or complex kx + i ky; --maps is (x, y, coil) or (x, y, z,
-    coil); --mask has the k-space dimensions of the data, or fewer. Centring and sign must be given.
+    coil); --mask has the k-space dimensions of the data, or fewer. Centring and sign must be given. With a mapping file
+    the variables are what that says.
     """
-    variables = read_mat(source)
+    if options.mapping is not None:
+        return from_mapping(source, read_mat(source, allow_links=options.allow_links, squeeze=False), options, "MATLAB")
+    variables = read_mat(source, allow_links=options.allow_links)
     name, data = _samples(source, variables, options.key)
     if options.axes is None:
         raise DataFormatError(
@@ -63,54 +74,64 @@ def from_matlab(source: Path, options: ConvertOptions) -> Measurement:
     )
 
 
-def read_mat(source: Path) -> dict[str, Array]:
+def read_mat(source: Path, *, allow_links: bool = False, squeeze: bool = True) -> dict[str, Array]:
     """All numeric arrays, dimensions in MATLAB's order; those of structures as structure.field.
+
+    Args:
+        source: the file.
+        allow_links: follow links out of a file of version 7.3.
+        squeeze: drop dimensions of length 1.
 
     Raises:
         DataFormatError: no MATLAB file, or a damaged one.
     """
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     if not source.is_file():
         raise DataFormatError(f"{source}: expected a file, found nothing there")
-    try:
-        if h5py.is_hdf5(source):
-            with h5py.File(source) as file:
-                return _hdf5_arrays(file, "")
-        found: dict[str, Array] = {}
-        for name, value in loadmat(source, squeeze_me=True).items():
-            if not name.startswith("__"):
-                _collect(name, value, found)
-        return found
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-        raise DataFormatError(f"{source}: expected a MATLAB file, found one that cannot be read ({error})") from error
+    if h5py.is_hdf5(source):
+        with open_foreign(source, allow_links=allow_links) as file:
+            found = _hdf5_arrays(file, "/", "")
+    else:
+        found = {}
+        try:
+            for name, value in loadmat(source).items():
+                if not name.startswith("__"):
+                    _collect(name, value, found)
+        # scipy answers damage with whatever the wrong byte leads to
+        except Exception as error:
+            raise DataFormatError(
+                f"{source}: expected a MATLAB file, found one that cannot be read ({short(error)})"
+            ) from error
+    return {name: np.squeeze(value) for name, value in found.items()} if squeeze else found
 
 
 def _collect(name: str, value: Any, found: dict[str, Array]) -> None:
     value = np.asarray(value)
     if value.dtype.names:
-        if value.ndim == 0:
+        if value.size == 1:
             for field in value.dtype.names:
                 _collect(f"{name}.{field}", value[field].item(), found)
     elif value.dtype.kind in "biufc" and value.size:
         found[name] = value
 
 
-def _hdf5_arrays(group: h5py.Group, prefix: str) -> dict[str, Array]:
+def _hdf5_arrays(file: h5py.File, path: str, prefix: str, depth: int = 0) -> dict[str, Array]:
     """MATLAB 7.3: HDF5 with reversed dimensions and complex numbers as {real, imag}."""
     found: dict[str, Array] = {}
-    for name, item in group.items():
-        if name.startswith("#"):
+    for name in names_in(file[path], path):
+        here = posixpath.join(path, name)
+        if name.startswith("#") or depth > MOST_NESTED:
             continue
+        item = get_object(file, here)
         if isinstance(item, h5py.Group):
-            found |= _hdf5_arrays(item, f"{prefix}{name}.")
-            continue
-        values = item[()]
-        if values.dtype.names and set(values.dtype.names) == {"real", "imag"}:
-            values = values["real"] + 1j * values["imag"]
-        if values.dtype.kind in "biufc" and values.size:
-            found[prefix + name] = np.squeeze(values.transpose())
+            found |= _hdf5_arrays(file, here, f"{prefix}{name}.", depth + 1)
+        elif (
+            isinstance(item, h5py.Dataset) and item.dtype.kind in "biufcV" and not attribute(item, here, "MATLAB_empty")
+        ):
+            values = numbers(file, here)
+            if values is not None and values.size:
+                found[prefix + name] = values.transpose()
     return found
 
 

@@ -1,15 +1,14 @@
-"""What all converters of MRI files share: options, axes in order, one sign, trajectories in 1/m."""
+"""What all converters of MRI files share: axes in order, one sign, trajectories in 1/m."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.convert.options import TRAJECTORY_UNITS, ConvertOptions
 from data.errors import DataFormatError
 from data.measurement import Array, Measurement, Scale
 
@@ -17,61 +16,6 @@ from data.measurement import Array, Measurement, Scale
 SLICES = ("slice", "coil", "ky", "kx")
 FRAMES = ("frame", "coil", "kz", "ky", "kx")
 READOUTS = ("frame", "coil", "readout", "sample")
-AXES = ("frame", "slice", "coil", "kz", "ky", "kx", "readout", "sample")
-
-#: Units of a trajectory, as factors to cycles per pixel; those of None need the pixel's size.
-TRAJECTORY_UNITS: Mapping[str, float | None] = {
-    "1/m": None,
-    "cycles/pixel": 1.0,
-    "rad/pixel": 1 / (2 * math.pi),
-    "cycles/fov": None,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """What a foreign file may leave open.
-
-    Args:
-        key: variable with the samples (MATLAB), or group (ISMRMRD).
-        axes: names of its dimensions, in the order in which the program that wrote it counts them (MATLAB: the first
-            index first).
-        field_of_view_m: z, y, x, metres.
-        matrix: voxels z, y, x of the image; needed for trajectories, else as many as samples.
-        trajectory: file or variable with the trajectory.
-        trajectory_unit: a name of `TRAJECTORY_UNITS`.
-        maps, mask: file or variable with coil sensitivities, and with 1 where samples were measured.
-        fft_centered: whether the zero frequency is in the middle; needed where the format does not say.
-        fft_sign: of the exponent from image to k-space, -1 or 1; needed where the format does not say.
-        frame_interval_s: time between frames.
-    """
-
-    key: str | None = None
-    axes: tuple[str, ...] | None = None
-    field_of_view_m: tuple[float, float, float] | None = None
-    matrix: tuple[int, int, int] | None = None
-    trajectory: str | None = None
-    trajectory_unit: str | None = None
-    maps: str | None = None
-    mask: str | None = None
-    fft_centered: bool | None = None
-    fft_sign: int | None = None
-    frame_interval_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.trajectory_unit is not None and self.trajectory_unit not in TRAJECTORY_UNITS:
-            known = ", ".join(TRAJECTORY_UNITS)
-            raise DataFormatError(f"--trajectory-unit: expected one of {known}, got {self.trajectory_unit!r}")
-        if self.fft_sign not in (None, -1, 1):
-            raise DataFormatError(f"--fft-sign: expected -1 or 1, got {self.fft_sign!r}")
-        for name in self.axes or ():
-            if name not in AXES:
-                raise DataFormatError(f"--axes: expected names of {', '.join(AXES)}, got {name!r}")
-        for option, values in (("field-of-view", self.field_of_view_m), ("matrix", self.matrix)):
-            if values is not None and not all(math.isfinite(v) and v > 0 for v in values):
-                raise DataFormatError(f"--{option}: expected three numbers > 0 (z, y, x), got {values}")
-        if not (math.isfinite(self.frame_interval_s) and self.frame_interval_s > 0):
-            raise DataFormatError(f"--frame-interval: expected seconds > 0, got {self.frame_interval_s!r}")
 
 
 def build(
@@ -98,7 +42,7 @@ def build(
     Args:
         source: for messages and the title.
         data: complex; axes of length 1 may be left out.
-        axes: a name of `AXES` per dimension.
+        axes: a name of `data.convert.options.MRI_AXES` per dimension.
         program: for the provenance.
         centered: whether the zero frequency is at n // 2, else at 0.
         sign: of the exponent from image to k-space; k is reversed where it is 1.
