@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.atomic import remove_part
 from imaging import __version__
-from pipelines import ledger
+from pipelines import checkpoint, ledger
 from pipelines.atomic import write_text
+from pipelines.checkpoint import EVERY_S
 from pipelines.config import ConfigError, read_toml, resolve, to_toml
 from pipelines.executors import Executor, Failure, InProcess, ProcessPool, run_with_retries
 from pipelines.inputs import Found, Input, find_inputs, targets
 from pipelines.methods import METHODS, Method, find_method
 from pipelines.progress import Progress, make_progress
-from pipelines.reconstruct import Done, Job, command_line, identity, resolve_device
+from pipelines.reconstruct import Done, Job, checkpoint_key, command_line, identity, resolve_device
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,6 +58,8 @@ class Options:
         retries: tries more for files whose worker died, or that memory, disk or network failed.
         scheduler: "local", or "dask": a cluster of `jobs` processes, or the one at `scheduler_address`.
         scheduler_address: of a dask scheduler.
+        resume: go on inside files whose solve was interrupted, from their checkpoints.
+        checkpoint_s: seconds between checkpoints of a solve.
         shard: (i, n): the i-th of n parts of the files, i from 1; None takes all.
         arguments: of the command, for the provenance.
     """
@@ -76,6 +79,8 @@ class Options:
     retries: int = 2
     scheduler: Literal["local", "dask"] = "local"
     scheduler_address: str | None = None
+    resume: bool = False
+    checkpoint_s: float = EVERY_S
     shard: tuple[int, int] | None = None
     arguments: tuple[str, ...] = ()
 
@@ -153,6 +158,8 @@ def plan(options: Options) -> Planned:
                 device="auto" if elsewhere else device,
                 memory_limit=memory,
                 command_line=typed,
+                resume=options.resume,
+                checkpoint_s=options.checkpoint_s,
             )
         )
         entries.append(_settled(one, jobs[-1], options.overwrite))
@@ -177,6 +184,7 @@ def run(planned: Planned, options: Options, progress: Progress, executor: Execut
     make_folder(options.output)
     for job in planned.jobs:
         remove_part(job.target)
+        remove_part(checkpoint.place_of(job.target))
     _write_config(planned, options)
     todo = planned.to_do
     jobs = [planned.jobs[i] for i in todo]
@@ -204,6 +212,8 @@ def run(planned: Planned, options: Options, progress: Progress, executor: Execut
                     _record(entry, outcome)
                     if entry.status == "failed":
                         remove_part(jobs[index].target)  # of a worker that died
+                        if entry.kind in ("data", "unexpected"):  # going on would end there again
+                            checkpoint.remove(jobs[index].target)
                     progress.finished(index, entry)
                     interrupted()
                     if options.fail_fast and entry.status == "failed":
@@ -466,6 +476,7 @@ def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
     """A file's entry: skipped when its result is current, left alone when it is of something else."""
     entry = Entry(source=one.source, result=job.target)
     if not job.target.exists():
+        _look_at_checkpoint(entry, job, overwrite)
         return entry
     previous = ledger.previous(job.target)
     if previous is None:
@@ -487,6 +498,23 @@ def _settled(one: Input, job: Job, overwrite: bool) -> Entry:
         entry.status = "differs"
         entry.reason = f"{job.target}: made from another {what}; left alone, use --overwrite or another -o"
     return entry
+
+
+def _look_at_checkpoint(entry: Entry, job: Job, overwrite: bool) -> None:
+    """Going on inside a file takes the input and the configuration that it was begun with."""
+    key = checkpoint.key_of(job.target) if job.resume and not overwrite else None
+    if key is None:
+        return
+    with contextlib.suppress(OSError):  # reading the input will tell why
+        wanted = checkpoint_key(job, _sha256(job.source))
+        other = [name.partition("_")[0] for name in wanted if key.get(name) != wanted[name]]
+        if other:
+            words = {"config": "configuration", "version": "version of Backcast"}
+            entry.status = "differs"
+            entry.reason = (
+                f"{entry.source}: expected a checkpoint to go on from that is of this {words.get(other[0], other[0])}, "
+                "found one of another; use --overwrite to begin the file anew, or leave --resume out"
+            )
 
 
 def _settle_late(entry: Entry, job: Job) -> None:

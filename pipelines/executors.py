@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import multiprocessing as mp
 import multiprocessing.connection as mp_connection
@@ -133,7 +134,9 @@ def run_with_retries(
         def tell(index: int, row: Mapping[str, Any], places: Sequence[int] = places) -> None:
             on_progress(places[index], row)
 
-        outcomes = executor.run([jobs[i] for i in places], tell)
+        outcomes = executor.run(
+            [jobs[i] if attempt == 0 else dataclasses.replace(jobs[i], resume=True) for i in places], tell
+        )
         with contextlib.closing(outcomes):  # type: ignore[type-var]
             for k, outcome in outcomes:
                 index = places[k]

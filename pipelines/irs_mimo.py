@@ -114,6 +114,7 @@ class Pilots:
         kept: (n_config - 1, n_config), what is made of the patterns to take the direct path out; None to keep it.
         notes, facts: those of the plan.
         angles: of atoms that move, (problem, ΣN_i) in all; filled while parts are solved.
+        batch_bytes: of the tensors of one batch.
     """
 
     A: Kronecker
@@ -128,6 +129,7 @@ class Pilots:
     notes: list[str]
     facts: dict[str, Any]
     angles: list[Tensor]
+    batch_bytes: int = BATCH_BYTES
 
 
 # -- the methods --------------------------------------------------------------------------------------------
@@ -385,7 +387,7 @@ def _part(pilots: Pilots, index: Tensor, **more: Any) -> Part:
 def _plan(pilots: Pilots, part: Callable[[Tensor], Part], **more: Any) -> Plan:
     n = len(pilots.y)
     each = COPIES * 16 * max(math.prod(pilots.A.in_shape), math.prod(pilots.A.out_shape))
-    size = max(1, BATCH_BYTES // each)
+    size = max(1, pilots.batch_bytes // each)
     axes = {name: scale for factor in pilots.factors for name, scale in factor.axes.items()}
     return Plan(
         parts=(part(torch.arange(first, min(first + size, n))) for first in range(0, n, size)),
@@ -398,6 +400,7 @@ def _plan(pilots: Pilots, part: Callable[[Tensor], Part], **more: Any) -> Plan:
         channel=None if pilots.tx_steering is None else lambda x: channel_volume(pilots, x),
         notes=pilots.notes,
         facts=pilots.facts,
+        carried=pilots.angles,
         **more,
     )
 
@@ -525,6 +528,7 @@ def read_pilots(m: Measurement, config: OnGridConfig | OffgridConfig, setting: S
         notes=notes,
         facts={},
         angles=[],
+        batch_bytes=BATCH_BYTES if setting.memory_limit is None else min(BATCH_BYTES, setting.memory_limit),
     )
 
 

@@ -110,6 +110,7 @@ class Plan:
             residual alone.
         notes: sentences on what was assumed, for the user and the provenance; grows while parts are made.
         facts: plain values for the provenance (epsilon, data scale, solver); filled while parts are made.
+        carried: tensors that parts leave for what is made of all of them; filled while parts are solved.
     """
 
     parts: Iterator[Part]
@@ -128,6 +129,7 @@ class Plan:
     keep_best: KeepBest | None = None
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    carried: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
