@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -189,6 +189,35 @@ def write_hdf5(
             f"{target}: expected to be its only writer, found another process at work on {part.name}; "
             "wait for it, or write elsewhere"
         ) from e
+    except DataWriteError:
+        raise
+    except OSError as e:
+        raise _cannot_write(target, e) from e
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name beside `path` for another library to write to; the file gets its own name when all went well.
+
+    Raises:
+        DataWriteError: folder missing or unwritable, disk full, ...; no part is left behind.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.part")
+    if target.is_dir():
+        raise DataWriteError(f"{target}: expected a file to write, found a folder; name a file inside it")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()  # that a killed writer left behind
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except BaseException:
+            _remove(part)
+            raise
     except DataWriteError:
         raise
     except OSError as e:

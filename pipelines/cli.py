@@ -21,6 +21,8 @@ from pipelines.atomic import in_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pipelines import batch
+
 app = typer.Typer(
     name="backcast",
     help="Measurement files in, images with units, provenance and honest error figures out.",
@@ -281,6 +283,27 @@ def convert(
     typer.echo(output)
 
 
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RESULT", help="A reconstruction file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help=".nii, .nii.gz, .mrc, .tif, .mat or .vti.")
+    ],
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="Of complex volumes: magnitude, phase, real, imag; default all of it."),
+    ] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="One of several, from 0; default all.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a result for other programs, with voxel sizes and units: NIfTI, MRC, TIFF stack, MATLAB, VTK image."""
+    from pipelines.export import export_file
+
+    for sentence in export_file(source, output, part=part, frame=frame, overwrite=overwrite):
+        _say(sentence)
+    typer.echo(output)
+
+
 # -- images -------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +344,7 @@ def reconstruct(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, do nothing.")] = False,
     max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For operators, all -j processes together: 500M, 12G.")
+        str | None, typer.Option(metavar="SIZE", help="For all -j processes together: 500M, 12G; files that do not fit are refused.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the method.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Write OUTPUT/report.html and .csv in the end.")] = False,
@@ -375,9 +398,7 @@ def reconstruct(
         if entry.status == "differs":
             _say(f"left alone: {entry.reason}")
     if dry_run:
-        for job, entry in zip(planned.jobs, planned.entries, strict=True):
-            verb = {"pending": "would reconstruct", "skipped": "already done", "differs": "would leave alone"}
-            typer.echo(f"{verb[entry.status]}: {entry.source} -> {entry.result} ({job.method.name})")
+        _say_plan(planned, jobs)
         return
     _say_threads(jobs)
     status = batch.run(planned, options, make_progress(progress.value))
@@ -392,6 +413,77 @@ def reconstruct(
         _say(f"report in {write_report(options.output)[0]}")
     if status:
         raise typer.Exit(status)
+
+
+def _say_plan(planned: batch.Planned, jobs: int) -> None:
+    """What a run would do, with estimates."""
+    from pipelines import estimate
+
+    verb = {
+        "pending": "would reconstruct",
+        "skipped": "already done",
+        "differs": "would leave alone",
+        "failed": "would refuse",
+    }
+    for i, (job, entry) in enumerate(zip(planned.jobs, planned.entries, strict=True)):
+        found = planned.estimates.get(i)
+        words = "" if found is None else f": {found if isinstance(found, str) else estimate.phrase(found)}"
+        typer.echo(f"{verb[entry.status]}: {entry.source} -> {entry.result} ({job.method.name}){words}")
+    known = [found for found in planned.estimates.values() if isinstance(found, estimate.Estimate)]
+    if known:
+        _say(estimate.total(known, jobs))
+
+
+@app.command("estimate")
+def estimate_command(
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, folders, 'quoted globs', @list.txt.")],
+    method: MethodName = None,
+    config: ConfigFiles = None,
+    assign: Assignments = None,
+    denoiser: Annotated[
+        str, typer.Option("-d", "--denoiser", help="A name of 'backcast denoisers', .safetensors, .pt2, path.py:attr.")
+    ] = "",
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="As 'reconstruct' has it: blocks are chosen to fit.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict peak memory and time of a reconstruction from the heads of the files; nothing is computed.
+
+    Of the CPU; memory is that of a process with interpreter and libraries, time that of this machine as it is now.
+    """
+    from pipelines import batch, estimate
+    from pipelines.config import parse_bytes
+
+    options = batch.Options(
+        inputs=tuple(inputs),
+        output=Path(),
+        method=method,
+        config_files=tuple(config or ()),
+        assignments=tuple(assign or ()),
+        denoiser=denoiser,
+        jobs=jobs,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
+    )
+    rows = batch.estimates(options)
+    if as_json:
+        typer.echo(json.dumps([_estimate_json(path, m.name, found) for path, m, found in rows], indent=2))
+    else:
+        for path, m, found in rows:
+            words = found if isinstance(found, str) else estimate.phrase(found)
+            typer.echo(f"{path}: {m.name}: {words}")
+    known = [found for _, _, found in rows if isinstance(found, estimate.Estimate)]
+    if known:
+        _say(estimate.total(known, jobs))
+    _end(len(rows) - len(known), len(rows))
+
+
+def _estimate_json(path: Path, method: str, found: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"file": str(path), "method": method}
+    if isinstance(found, str):
+        return {**values, "reason": found}
+    return {**values, "peak_bytes": round(found.memory), "seconds": round(found.seconds, 3)}
 
 
 @app.command()

@@ -56,6 +56,7 @@ def test_every_command_has_help():
         "info",
         "validate",
         "convert",
+        "export",
         "reconstruct",
         "evaluate",
         "tune",
