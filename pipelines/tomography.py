@@ -16,8 +16,10 @@ from data.calibrate import apply_calibration
 from data.measurement import Measurement, Scale
 from denoisers.load import load_denoiser
 from imaging.calibration import damp_rings, find_rotation_centre, interpolate_bad_pixels
+from imaging.direct.feldkamp import fdk
 from imaging.direct.filtered_backprojection import fbp as filtered_backprojection
-from imaging.operators import FanBeam, Grid, LinearOperator, ParallelBeam, TimeSequential, Weighted
+from imaging.operators import ConeBeam, FanBeam, Grid, LinearOperator, ParallelBeam, TimeSequential, Weighted
+from imaging.priors import Patches
 from imaging.priors.magnitude import running_scale
 from imaging.solvers import psm as solve_psm
 from imaging.solvers import red_psm, relative_change_below, spline_basis, tv_primal_dual
@@ -71,7 +73,7 @@ class Scan:
         y: line integrals, (view, row, column), 0 where `weights` is 0 for iterative methods' sake.
         filled: the same with missing samples interpolated, for direct methods.
         weights: statistical weights (view, row, column), mean 1 where measured; None when all are equal.
-        angles_rad, columns_m: of views and columns.
+        angles_rad, columns_m, rows_m: of views, columns and rows.
         frame_index: of each view, 0 to n_frames - 1.
         seen: whether any sample of a view was measured.
         times: of the frames.
@@ -83,6 +85,7 @@ class Scan:
     weights: Tensor | None
     angles_rad: Tensor
     columns_m: Tensor
+    rows_m: Tensor
     frame_index: Tensor
     n_frames: int
     seen: Tensor
@@ -107,9 +110,7 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     scan = read_scan(m, unweighted, setting)
     table = config.fbp
     kind = str(m.geometry["type"])
-    far: dict[str, Any] = {}
-    if kind == "fan":
-        far = {k: float(m.geometry[k[:-2]]) for k in ("source_to_origin_m", "origin_to_detector_m")}
+    far: dict[str, Any] = _distances(m)
     if config.geometry.tilt_deg:
         raise MeasurementError("[geometry] tilt_deg: fbp treats no tilted detector; use tv, pnp or redpsm")
 
@@ -119,25 +120,22 @@ def fbp(m: Measurement, config: FbpConfig, setting: Setting) -> Plan:
     if n_views is not None:
         n_views = min(n_views, n_seen) if scan.moves else None
 
+    options: dict[str, Any] = {
+        "axis_offset_m": scan.axis_offset_m,
+        "window": table.window,
+        "cutoff": table.cutoff,
+        "extension": table.extension,
+        **far,
+    }
+
+    def one(views: Tensor) -> Tensor:
+        y, angles = scan.filled[views], scan.angles_rad[views]
+        if kind == "cone":
+            return fdk(y, angles, scan.columns_m, scan.rows_m, scan.grid, **options)
+        return filtered_backprojection(y, angles, scan.columns_m, scan.grid, geometry=kind, **options)  # type: ignore[arg-type]
+
     def image() -> Tensor:
-        frames = []
-        for frame in range(scan.n_frames):
-            views = _views_of(scan, frame, n_views)
-            frames.append(
-                filtered_backprojection(
-                    scan.filled[views],
-                    scan.angles_rad[views],
-                    scan.columns_m,
-                    scan.grid,
-                    geometry=kind,  # type: ignore[arg-type]
-                    axis_offset_m=scan.axis_offset_m,
-                    window=table.window,
-                    cutoff=table.cutoff,
-                    extension=table.extension,
-                    **far,
-                )
-            )
-        movie = torch.stack(frames)
+        movie = torch.stack([one(_views_of(scan, frame, n_views)) for frame in range(scan.n_frames)])
         return movie[None] if scan.moves else movie
 
     notes = list(scan.notes)
@@ -245,11 +243,13 @@ Solve = Callable[[_Problem, Any], Iterator[State]]
 
 
 def _denoiser(config: RedPsmConfig | PnpConfig, setting: Setting) -> Any:
-    if setting.denoiser is not None:
-        return setting.denoiser
-    if not config.denoiser.file:
-        raise MeasurementError("[denoiser] file: expected a denoiser; give -d a name of 'backcast denoisers'")
-    return load_denoiser(config.denoiser.file, device=setting.device, precision=config.denoiser.precision)
+    table = config.denoiser
+    denoiser = setting.denoiser
+    if denoiser is None:
+        if not table.file:
+            raise MeasurementError("[denoiser] file: expected a denoiser; give -d a name of 'backcast denoisers'")
+        denoiser = load_denoiser(table.file, device=setting.device, precision=table.precision)
+    return denoiser if table.patch is None else Patches(denoiser, table.patch, table.patch // 2)
 
 
 def _red(
@@ -439,21 +439,24 @@ def _operator(
     }
     if setting.memory_limit is not None:
         options["memory_limit"] = setting.memory_limit // 2
-    static: ParallelBeam | FanBeam
-    if m.geometry["type"] == "fan":
-        static = FanBeam(
-            scan.angles_rad,
-            scan.columns_m,
-            scan.grid,
-            source_to_origin_m=float(m.geometry["source_to_origin"]),
-            origin_to_detector_m=float(m.geometry["origin_to_detector"]),
-            **options,
-        )
+    options |= _distances(m)
+    static: ParallelBeam | FanBeam | ConeBeam
+    if m.geometry["type"] == "cone":
+        static = ConeBeam(scan.angles_rad, scan.columns_m, scan.rows_m, scan.grid, **options)
+    elif m.geometry["type"] == "fan":
+        static = FanBeam(scan.angles_rad, scan.columns_m, scan.grid, **options)
     else:
         static = ParallelBeam(scan.angles_rad, scan.columns_m, scan.grid, **options)
     if scan.moves or movie:
         return TimeSequential(static, scan.frame_index, scan.n_frames)
     return static
+
+
+def _distances(m: Measurement) -> dict[str, float]:
+    """Of source and detector from the axis; none for parallel rays."""
+    if m.geometry["type"] == "parallel":
+        return {}
+    return {f"{name}_m": float(m.geometry[name]) for name in ("source_to_origin", "origin_to_detector")}
 
 
 def _dtype(config: TomographyConfig) -> torch.dtype:
@@ -470,17 +473,20 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
         MeasurementError: what cannot be imaged, with the file's key.
     """
     kind = str(m.geometry.get("type", ""))
-    if kind not in ("parallel", "fan"):
+    if kind not in ("parallel", "fan", "cone"):
         raise MeasurementError(
-            f"/geometry type: these methods take parallel and fan beams, found {kind!r}; rebin cone-beam data, or take "
-            "its central row as a fan"
+            f"/geometry type: these methods take parallel, fan and cone beams, found {kind!r}; rebin the data "
+            "to one of them"
         )
     notes: list[str] = []
     if m.quantity == "counts":  # files come with it done
         said = m.warnings
         m = apply_calibration(m)
         notes += m.warnings[len(said) :]
-    columns = _columns(m)
+    columns = _detector_axis(m, "detector_column")
+    if len(columns) < 2:
+        raise MeasurementError("/measurement/detector_column: expected two columns or more, found one")
+    rows = _detector_axis(m, "detector_row") if "detector_row" in m.axes else torch.zeros(1, dtype=torch.float64)
     angles = _angles(m, notes)
     y, weights = _line_integrals(m, config.data, notes)
     missing = weights == 0 if weights is not None else torch.zeros_like(y, dtype=torch.bool)
@@ -491,7 +497,7 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
         notes.append(f"data: rings damped by {config.data.rings}")
     frame_index, n_frames, times = _frames(m, notes)
     offset = _axis_offset(m, config, kind, filled, angles, columns, notes)
-    grid, how = _grid(m, config, kind, columns)
+    grid, how = _grid(m, config, kind, columns, rows)
     notes.append(how)
     if _cut_off(filled):
         notes.append("projections are cut off by the detector: the object is larger than what it sees")
@@ -505,6 +511,7 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
         weights=None if weights is None else weights.to(dtype).to(setting.device),
         angles_rad=angles,
         columns_m=columns,
+        rows_m=rows,
         frame_index=frame_index,
         n_frames=n_frames,
         seen=~missing.all(-1).all(-1),
@@ -515,22 +522,23 @@ def read_scan(m: Measurement, config: TomographyConfig, setting: Setting) -> Sca
     )
 
 
-def _columns(m: Measurement) -> Tensor:
-    columns = torch.tensor(np.asarray(m.scale("detector_column"), dtype=float).tolist(), dtype=torch.float64)
-    if len(columns) < 2:
-        raise MeasurementError("/measurement/detector_column: expected two columns or more, found one")
-    steps = torch.diff(columns)
+def _detector_axis(m: Measurement, name: str) -> Tensor:
+    """Centres of the detector's columns or rows, metres; rows of slices may lie anyhow, each is imaged on its own."""
+    centres = torch.tensor(np.asarray(m.scale(name), dtype=float).tolist(), dtype=torch.float64)
+    if len(centres) < 2 or (name == "detector_row" and m.geometry["type"] != "cone"):
+        return centres
+    steps = torch.diff(centres)
     if not bool((steps > 0).all()):
         raise MeasurementError(
-            "/measurement/detector_column: expected increasing columns, found others; flip the detector axis and the "
-            "data with it"
+            f"/measurement/{name}: expected increasing {name[9:]}s, found others; flip the detector axis and the data "
+            "with it"
         )
     if float(steps.max() - steps.min()) > 1e-3 * float(steps.mean()):
         raise MeasurementError(
-            f"/measurement/detector_column: expected evenly spaced columns, found steps from {float(steps.min()):.4g} "
+            f"/measurement/{name}: expected evenly spaced {name[9:]}s, found steps from {float(steps.min()):.4g} "
             f"to {float(steps.max()):.4g} m; resample the detector axis"
         )
-    return columns
+    return centres
 
 
 def _angles(m: Measurement, notes: list[str]) -> Tensor:
@@ -728,10 +736,9 @@ def _axis_offset(
     return 0.0
 
 
-def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) -> tuple[Grid, str]:
+def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor, rows: Tensor) -> tuple[Grid, str]:
     """The voxels and where they come from: the file's /grid, its truth's, else pixels as wide as bins at the axis."""
     table = config.grid
-    rows = np.asarray(m.scale("detector_row"), dtype=float) if "detector_row" in m.axes else np.zeros(1)
     if m.grid is not None:
         base, source = Grid(m.grid.origin_m, m.grid.spacing_m, m.grid.shape), "from the file's /grid"
     elif (truth := truth_grid(m)) is not None:
@@ -739,9 +746,10 @@ def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) 
     else:
         n = len(columns)
         pitch = float(columns[-1] - columns[0]) / (n - 1) * _at_axis(m, kind)
-        dz = float(np.diff(rows).mean()) if len(rows) > 1 else pitch
+        shrink = _at_axis(m, kind) if kind == "cone" else 1.0
+        dz = float(torch.diff(rows).mean()) * shrink if len(rows) > 1 else pitch
         half = pitch * (n - 1) / 2
-        base = Grid((float(rows[0]), -half, -half), (dz, pitch, pitch), (len(rows), n, n))
+        base = Grid((float(rows[0]) * shrink, -half, -half), (dz, pitch, pitch), (len(rows), n, n))
         source = "pixels as wide as a detector bin at the axis, since the file has no /grid"
     given = [name for name in ("origin_m", "spacing_m", "shape") if getattr(table, name) is not None]
     if given:
@@ -755,7 +763,7 @@ def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) 
                 for o, d, n, e, k in zip(base.origin_m, base.spacing_m, base.shape, spacing, shape, strict=True)
             )
         base, source = Grid(origin, spacing, shape), f"{source}; {' and '.join(given)} from the configuration"
-    if base.shape[0] != len(rows):
+    if kind != "cone" and base.shape[0] != len(rows):
         raise MeasurementError(
             f"{'[grid] shape' if table.shape is not None else '/grid/shape'}: expected {len(rows)} slices, one per "
             f"detector row, found {base.shape[0]}; parallel and fan beams are imaged row by row"
@@ -772,7 +780,7 @@ def _grid(m: Measurement, config: TomographyConfig, kind: str, columns: Tensor) 
 
 def _at_axis(m: Measurement, kind: str) -> float:
     """What a length on the detector is at the rotation axis, as a factor."""
-    if kind != "fan":
+    if kind == "parallel":
         return 1.0
     near, behind = float(m.geometry["source_to_origin"]), float(m.geometry["origin_to_detector"])
     return near / (near + behind)

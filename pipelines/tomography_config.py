@@ -53,6 +53,12 @@ class DenoiserTable:
     precision: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="of a network's convolutions; bfloat16 is faster where the processor has it"
     )
+    patch: int | None = Field(
+        default=None,
+        ge=8,
+        description="side in pixels of patches, half of it apart, that slices are denoised in and whose mean is taken; "
+        "none denoises whole slices",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

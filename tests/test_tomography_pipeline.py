@@ -106,9 +106,9 @@ REFUSED = {
         "/acquisition/angle: expected views around the object, found 36 within 3.05 degrees; these look like radians "
         "given as 'deg': set its units to 'rad'",
     ),
-    "a cone": (
-        lambda: changed(scan(), geometry={"type": "cone", "source_to_origin": 1.0, "origin_to_detector": 1.0}),
-        "/geometry type: these methods take parallel and fan beams, found 'cone'",
+    "vectors": (
+        lambda: changed(scan(), geometry={"type": "vectors"}),
+        "/geometry type: these methods take parallel, fan and cone beams, found 'vectors'; rebin the data to one of",
     ),
     "NaN in more than half of the columns": (
         lambda: with_data(scan(), nan_columns),
@@ -368,6 +368,13 @@ def test_a_moving_object(method: str, geometry: str) -> None:
     r = made(m, method)
     assert image(r).shape == (32, 1, N, N)
     assert error(r, m) < MOVING[method]
+
+
+def test_patches_of_slices_are_denoised_nearly_alike() -> None:
+    m = moving(n=32)
+    whole, patches = (made(m, "redpsm", "solver.max_iter=5", *more) for more in ((), ("denoiser.patch=16",)))
+    assert error(patches, m) < 1.1 * error(whole, m)
+    assert not np.array_equal(image(whole), image(patches))
 
 
 def test_redpsm_is_the_best_of_a_moving_object() -> None:

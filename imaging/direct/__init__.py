@@ -2,6 +2,7 @@
 
 from imaging.direct.backprojection import backprojection
 from imaging.direct.fbp_frames import fbp_frames
+from imaging.direct.feldkamp import fdk
 from imaging.direct.filtered_backprojection import fbp
 from imaging.direct.kirchhoff import kirchhoff
 from imaging.direct.ramp_filter import EXTENSIONS, WINDOWS, filter_rows, ramp_filter
@@ -16,6 +17,7 @@ __all__ = [
     "fan_redundancy",
     "fbp",
     "fbp_frames",
+    "fdk",
     "filter_rows",
     "kirchhoff",
     "offset_detector_shares",

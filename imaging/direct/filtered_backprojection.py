@@ -79,7 +79,9 @@ def fbp(
     Source: Kak & Slaney (1988), Principles of Computerized Tomographic Imaging, chapter 3: 3.3 (parallel), 3.4.2
         (fan, flat detector), filter (61). We differ in the weights: theirs are equal.
     """
-    scan = _checked(y, angles_rad, columns_m, grid, geometry, source_to_origin_m, origin_to_detector_m, axis_offset_m)
+    scan = checked_scan(
+        y, angles_rad, columns_m, grid, geometry, source_to_origin_m, origin_to_detector_m, axis_offset_m
+    )
     check_window(window, cutoff)
     if extension not in EXTENSIONS:
         raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, got {extension!r}")
@@ -178,7 +180,7 @@ def _evened(scan: _Scan) -> tuple[_Scan, tuple[int, int]]:
     return evened, (left, right)
 
 
-def _checked(
+def checked_scan(
     y: Tensor,
     angles_rad: Tensor,
     columns_m: Tensor,
@@ -188,6 +190,7 @@ def _checked(
     origin_to_detector_m: float | None,
     axis_offset_m: float,
 ) -> _Scan:
+    """The detector of a scan that fits the data and the grid; see `fbp`."""
     if geometry not in get_args(Geometry):
         raise ValueError(f"fbp geometry: expected one of {', '.join(get_args(Geometry))}, got {geometry!r}")
     for name, value in (("angles_rad", angles_rad), ("columns_m", columns_m)):
