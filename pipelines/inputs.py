@@ -53,7 +53,7 @@ def find_inputs(arguments: Sequence[str]) -> Found:
     Folders are searched below for HDF5 files, and for MATLAB, NumPy and BART files with a TOML beside them; hidden
     files, reconstructions and HDF5 files of kinds that are not known are passed over. A damaged file stays in: it is
     to be reported, not overlooked. A list names one file, folder or glob a line, seen from the current folder; blank
-    lines and lines beginning with # are left out.
+    lines and lines beginning with # are left out; a path in a list does not go up by ``..``.
 
     Raises:
         ConfigError: something named is not there, or nothing is left.
@@ -159,6 +159,11 @@ def _from_list(path: Path) -> Iterator[tuple[Path, Path, bool]]:
         if not name or name.startswith("#"):
             continue
         try:
+            if ".." in Path(name).parts:
+                raise ConfigError(
+                    f"{name[:200]}: expected a path that leads nowhere upwards in a list, found ..; write it from the "
+                    "root, or start in the folder above"
+                )
             yield from _expand(name, inside_list=True)
         except ConfigError as error:
             raise ConfigError(f"@{path} line {number}: {error}") from error

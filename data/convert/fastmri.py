@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import h5py
 import numpy as np
 
 from data.convert.mri_parts import build
+from data.convert.opening import numbers, open_foreign, words
 from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
 from data.measurement import Array, Measurement, Scale, Volume
@@ -21,16 +21,13 @@ def from_fastmri(source: Path, options: ConvertOptions) -> Measurement:
     The mask runs along the columns: that of the file, else where samples are zero in all coils and slices. The
     root-sum-of-squares or emulated-single-coil image becomes the ground truth.
     """
-    try:
-        with h5py.File(source) as file:
-            if "kspace" not in file:
-                raise DataFormatError(f"{source}: expected /kspace, found {', '.join(file) or 'nothing'}")
-            data = file["kspace"][()]
-            header = _text(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else None
-            mask = file["mask"][()] if "mask" in file else None
-            truths = [file[k][()] for k in ("reconstruction_rss", "reconstruction_esc") if k in file]
-    except OSError as error:
-        raise DataFormatError(f"{source}: expected an HDF5 file, found one that cannot be read ({error})") from error
+    with open_foreign(source, allow_links=options.allow_links) as file:
+        data = numbers(file, "/kspace")
+        if data is None:
+            raise DataFormatError(f"{source}: expected numbers in /kspace, found {', '.join(file) or 'nothing'}")
+        header, mask = words(file, "/ismrmrd_header"), numbers(file, "/mask")
+        found = [numbers(file, f"/{name}") for name in ("reconstruction_rss", "reconstruction_esc")]
+        truths = [image for image in found if image is not None and image.dtype.kind in "iuf"]
     if data.ndim == 3:
         data = data[:, None]
     if data.ndim != 4 or not np.iscomplexobj(data):
@@ -61,10 +58,6 @@ def from_fastmri(source: Path, options: ConvertOptions) -> Measurement:
         acquisition={} if header is None else {"ismrmrd_header": header},
         **more,
     )
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def _geometry(

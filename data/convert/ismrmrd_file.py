@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.convert.mri_parts import build, per_metre
+from data.convert.opening import open_foreign
 from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
+from data.hdf5 import short
 from data.measurement import Array, Measurement
 
+#: A raster of which fewer than one in so many samples was measured is a damaged header, unless it is small.
+_MOST_ZEROS, _SMALL = 1000, 2**20
 #: What is no imaging data; noise scans are used on their own.
 _SKIPPED = (
     "ACQ_IS_NAVIGATION_DATA",
@@ -34,6 +39,8 @@ def from_ismrmrd(source: Path, options: ConvertOptions) -> Measurement:
         import ismrmrd
     except ImportError as error:
         raise DataFormatError(f"{source}: ISMRMRD needs a package: pip install 'backcast[mri]'") from error
+    with open_foreign(source, allow_links=options.allow_links):
+        pass  # the library looks neither for links nor for damage
     try:
         dataset = ismrmrd.Dataset(str(source), options.key or "dataset", create_if_needed=False)
         text = dataset.read_xml_header()
@@ -41,8 +48,10 @@ def from_ismrmrd(source: Path, options: ConvertOptions) -> Measurement:
         header = ismrmrd.xsd.CreateFromDocument(text)
         acquisitions = [dataset.read_acquisition(i) for i in range(dataset.number_of_acquisitions())]
         dataset.close()
-    except (OSError, LookupError, ValueError, TypeError) as error:
-        raise DataFormatError(f"{source}: expected an ISMRMRD file, found one that cannot be read ({error})") from error
+    except Exception as error:  # it answers damage with whatever a wrong byte leads to
+        raise DataFormatError(
+            f"{source}: expected an ISMRMRD file, found one that cannot be read ({short(error)})"
+        ) from error
     noise = [a.data for a in acquisitions if a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)]
     skipped = [getattr(ismrmrd, name) for name in _SKIPPED]
     kept = [
@@ -111,6 +120,12 @@ def _cartesian(source: Path, encoding: Any, acquisitions: list[Any]) -> tuple[Ar
     slices = sorted({a.idx.slice for a in acquisitions})
     coils = acquisitions[0].data.shape[0]
     shape = (frames, len(slices), coils, int(size.z), int(size.y), int(size.x))
+    measured = sum(a.data.size for a in acquisitions)
+    if math.prod(shape) > _MOST_ZEROS * measured + _SMALL:
+        raise DataFormatError(
+            f"{source}: expected counters and a matrix that the readouts fill, found {' x '.join(map(str, shape))} for "
+            f"{measured} samples"
+        )
     data = np.zeros(shape, np.complex64)
     count = np.zeros((frames, len(slices), *shape[3:]), np.float32)
     limits = encoding.encodingLimits
