@@ -22,19 +22,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.atomic import remove_part
 from imaging import __version__
+from imaging.errors import MemoryLimitError
 from pipelines import checkpoint, ledger
-from pipelines.atomic import write_text
+from pipelines.atomic import in_words, write_text
 from pipelines.checkpoint import EVERY_S
 from pipelines.config import ConfigError, read_toml, resolve, to_toml
-from pipelines.executors import Executor, Failure, InProcess, ProcessPool, run_with_retries
+from pipelines.executors import Executor, Failure, InProcess, ProcessPool, cpu_count, run_with_retries
 from pipelines.inputs import Found, Input, find_inputs, targets
 from pipelines.methods import METHODS, Method, find_method
-from pipelines.progress import Progress, make_progress
+from pipelines.progress import Progress, line, make_progress
 from pipelines.reconstruct import Done, Job, checkpoint_key, command_line, identity, resolve_device
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from pipelines.estimate import Estimate
+
+#: Method, configuration, its JSON and its hash.
+Chosen = tuple[Method, Any, str, str]
 Status = Literal["done", "skipped", "differs", "failed", "pending"]
 SUMMARY_CSV, SUMMARY_JSON, CONFIG_TOML = "summary.csv", "summary.json", "config.toml"
 
@@ -51,7 +56,8 @@ class Options:
         denoiser: as typed; "" for none.
         device: auto, cpu, cuda, cuda:N.
         jobs: processes.
-        max_memory: bytes for all processes together; None sets no limit.
+        max_memory: bytes for all processes together (with `scheduler_address` for `jobs` of its workers); None sets no
+            limit.
         overwrite: replace results of other inputs or configurations.
         fail_fast: stop at the first failure.
         dry_run: say what would be done, write nothing.
@@ -102,11 +108,18 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A batch before any work: what each file needs, and what is settled already."""
+    """A batch before any work: what each file needs, and what is settled already.
+
+    Attributes:
+        jobs, entries: one each per file.
+        strangers: files that were passed over.
+        estimates: memory and time by index in `jobs`, or why there is none, of dry runs and those with a memory limit.
+    """
 
     jobs: tuple[Job, ...]
     entries: tuple[Entry, ...]
     strangers: tuple[Path, ...]
+    estimates: dict[int, Estimate | str] = field(default_factory=dict)
 
     @property
     def to_do(self) -> list[int]:
@@ -135,10 +148,7 @@ def plan(options: Options) -> Planned:
     _check_output(options)
     elsewhere = options.scheduler_address is not None and options.device == "auto"  # each worker finds its own
     device = "cpu" if elsewhere else str(resolve_device(options.device))
-    # A file that cannot say its modality fails when it is read; any method serves to get there.
-    kinds = {(i.modality, i.moving) for i in found.inputs if i.modality and _has_methods(i.modality)}
-    kinds = kinds or {(METHODS[0].modalities[0], False)}
-    chosen = {kind: _configure(options, *kind, device) for kind in sorted(kinds)}
+    chosen = _chosen(options, found.inputs, device)
     fallback = next(iter(chosen.values()))
     typed = command_line(options.arguments)
     memory = None if options.max_memory is None else options.max_memory // options.jobs
@@ -163,7 +173,24 @@ def plan(options: Options) -> Planned:
             )
         )
         entries.append(_settled(one, jobs[-1], options.overwrite))
-    return Planned(jobs=tuple(jobs), entries=tuple(entries), strangers=found.strangers)
+    planned = Planned(jobs=tuple(jobs), entries=tuple(entries), strangers=found.strangers)
+    return _sized(planned, options) if options.dry_run or options.max_memory is not None else planned
+
+
+def estimates(options: Options) -> list[tuple[Path, Method, Estimate | str]]:
+    """Memory and time of every input by the method that would image it, or why there is no estimate.
+
+    Raises:
+        ConfigError: inputs, method, configuration or denoiser that cannot be used.
+    """
+    found = find_inputs(options.inputs)
+    chosen = _chosen(options, found.inputs, "cpu")
+    fallback = next(iter(chosen.values()))
+    rows = []
+    for one in found.inputs:
+        method, config, _, _ = chosen.get((one.modality or "", one.moving), fallback)
+        rows.append((one.source, method, _estimate(one.source, method, config, options, _budget(options))))
+    return rows
 
 
 def run(planned: Planned, options: Options, progress: Progress, executor: Executor | None = None) -> int:
@@ -188,6 +215,9 @@ def run(planned: Planned, options: Options, progress: Progress, executor: Execut
     _write_config(planned, options)
     todo = planned.to_do
     jobs = [planned.jobs[i] for i in todo]
+    for entry in planned.entries:
+        if entry.status == "failed":
+            progress.say(line(entry))
     try:
         with (
             _executor(options, len(jobs), executor) as workers,
@@ -222,9 +252,14 @@ def run(planned: Planned, options: Options, progress: Progress, executor: Execut
         for i, job in zip(todo, jobs, strict=True):
             remove_part(job.target)
             _settle_late(planned.entries[i], job)
-        _write_summary(planned, options, interrupted=True)
+        with contextlib.suppress(OSError):
+            _write_summary(planned, options, interrupted=True)
         raise
-    _write_summary(planned, options, interrupted=False)
+    try:
+        _write_summary(planned, options, interrupted=False)
+    except OSError as error:  # a full disk: the results that fitted are there
+        progress.say(f"summary: {in_words(error, options.output)}")
+        return exit_status(planned.entries) or 3
     return exit_status(planned.entries)
 
 
@@ -429,7 +464,64 @@ def _check_output(options: Options) -> None:
         )
 
 
-def _configure(options: Options, modality: str, moving: bool, device: str) -> tuple[Method, Any, str, str]:
+def _chosen(options: Options, inputs: Sequence[Input], device: str) -> dict[tuple[str, bool], Chosen]:
+    """Methods by modality and whether there are several frames; at least one.
+
+    A file that cannot say its modality fails when it is read; any method serves to get there.
+    """
+    kinds = {(i.modality, i.moving) for i in inputs if i.modality and _has_methods(i.modality)}
+    kinds = kinds or {(METHODS[0].modalities[0], False)}
+    return {kind: _configure(options, *kind, device) for kind in sorted(kinds)}
+
+
+def _sized(planned: Planned, options: Options) -> Planned:
+    """With the estimates of what is to do; files that do not fit into the limit fail before any work."""
+    from pipelines.estimate import Estimate
+
+    jobs, found = list(planned.jobs), dict[int, "Estimate | str"]()
+    budget = _budget(options)
+    for i in planned.to_do:
+        job, entry = jobs[i], planned.entries[i]
+        if job.device not in ("cpu", "auto"):
+            found[i] = "no estimate for GPUs"
+            continue
+        found[i] = one = _estimate(job.source, job.method, job.config, options, budget)
+        if isinstance(one, Estimate):
+            jobs[i] = dataclasses.replace(job, memory_limit=one.blocks)
+        elif one.startswith("--max-memory"):
+            entry.status, entry.kind, entry.reason = "failed", "memory", f"{entry.source}: {one}"
+    return dataclasses.replace(planned, jobs=tuple(jobs), estimates=found)
+
+
+def _estimate(source: Path, method: Method, config: Any, options: Options, budget: float | None) -> Estimate | str:
+    """Or why there is none."""
+    from pipelines.estimate import estimate_file, machine_speed
+
+    speed = machine_speed(max(1, cpu_count() // options.jobs))
+    try:
+        return estimate_file(source, method, config, limit=budget, speed=speed)
+    except MemoryLimitError as error:
+        return f"--max-memory: {error}"
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+        return f"no estimate: {error}"
+
+
+def _budget(options: Options) -> float | None:
+    """Bytes for one process of `jobs`; where they are not this one, it takes its share too."""
+    if options.max_memory is None:
+        return None
+    mine = 0 if options.scheduler_address or (options.jobs == 1 and options.scheduler == "local") else own_memory()
+    return max(1, options.max_memory - mine) / options.jobs
+
+
+def own_memory() -> int:
+    """Bytes that this process holds; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _configure(options: Options, modality: str, moving: bool, device: str) -> Chosen:
     """Method, configuration, its JSON and its hash, checked."""
     files = [(str(path), read_toml(path)) for path in options.config_files]
     named = [(source, tables["method"]) for source, tables in files if "method" in tables]

@@ -344,7 +344,10 @@ def reconstruct(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, do nothing.")] = False,
     max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For all -j processes together: 500M, 12G; files that do not fit are refused.")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="For all -j processes together: 500M, 12G; files that do not fit are refused."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the method.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Write OUTPUT/report.html and .csv in the end.")] = False,

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from pipelines.batch import Entry
 
 
@@ -20,6 +27,10 @@ class Progress(Protocol):
 
     def iteration(self, index: int, row: Mapping[str, Any]) -> None:
         """A file has begun (empty row) or done an iteration."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Something about no file at work."""
         ...
 
     def again(self, index: int, reason: str) -> None:
@@ -76,6 +87,9 @@ class Silent:
     def iteration(self, index: int, row: Mapping[str, Any]) -> None:
         return
 
+    def say(self, text: str) -> None:
+        _tell(text)
+
     def again(self, index: int, reason: str) -> None:
         return
 
@@ -106,6 +120,9 @@ class Plain:
     def iteration(self, index: int, row: Mapping[str, Any]) -> None:
         return
 
+    def say(self, text: str) -> None:
+        _tell(text)
+
     def again(self, index: int, reason: str) -> None:
         _tell(_again(reason))
 
@@ -116,59 +133,115 @@ class Plain:
             _tell(f"    {note}")
 
 
+@dataclass
+class _Work:
+    """A file at work: when it began, and its last row."""
+
+    since: float
+    row: Mapping[str, Any]
+
+    @property
+    def share(self) -> float:
+        """Of it that is done, at most."""
+        return min(1.0, self.row["iteration"] / self.row["max_iter"]) if self.row else 0.0
+
+
 class Live:
-    """Bars of rich: one for the batch, one for each file at work."""
+    """A table of rich: a row for each file at work, and below how many are done, how fast, and how long it takes yet.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds.
+        console: where to; None is stderr.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, console: Console | None = None) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TaskID,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        self._console = Console(stderr=True)
-        self._display = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._tasks: dict[int, TaskID] = {}
+        self._clock = clock
+        self._console = console or Console(stderr=True)
+        self._work: dict[int, _Work] = {}
+        self._counts: Counter[str] = Counter()
         self._said: set[str] = set()
         self._names: Sequence[str] = ()
-        self._batch: TaskID | None = None
+        self._since = 0.0
 
     @contextlib.contextmanager
     def over(self, names: Sequence[str], *, total: int) -> Iterator[None]:
-        self._names = names
-        with self._display:
-            self._batch = self._display.add_task("files", total=len(names))
+        from rich.live import Live as Display
+
+        self._names, self._since = names, self._clock()
+        self._work.clear()
+        self._counts.clear()
+        with Display(
+            console=self._console,
+            get_renderable=self.table,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        ):
             yield
 
-    def iteration(self, index: int, row: Mapping[str, Any]) -> None:
-        if index not in self._tasks:
+    def table(self) -> Table:
+        """What is shown now."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_footer=True)
+        names = ("file", "iteration", "change", "time", "left")
+        for name, footer in zip(names, self._footer(), strict=True):
+            table.add_column(
+                name,
+                footer=Text(footer),
+                justify="left" if name == "file" else "right",
+                no_wrap=True,
+                footer_style="bold",
+            )
+        now = self._clock()
+        for index, work in sorted(self._work.items()):
             name = self._names[index]
-            name = name if len(name) <= 40 else "..." + name[-37:]
-            self._tasks[index] = self._display.add_task(name, total=row.get("max_iter"))
-        if row:
-            self._display.update(self._tasks[index], completed=row["iteration"], total=row["max_iter"])
+            spent = now - work.since
+            left = spent * (1 - work.share) / work.share if work.share else math.nan
+            at = f"{work.row['iteration']}/{work.row['max_iter']}" if work.row else ""
+            change = f"{work.row.get('relative_change', math.nan):.1e}" if work.row else ""
+            table.add_row(
+                Text(name if len(name) <= 40 else "..." + name[-37:]), at, change, _clock(spent), _clock(left)
+            )
+        return table
+
+    def _footer(self) -> tuple[str, ...]:
+        done, n = sum(self._counts.values()), len(self._names)
+        failed = f", {self._counts['failed']} failed" if self._counts["failed"] else ""
+        spent = self._clock() - self._since
+        shares = done + sum(work.share for work in self._work.values())
+        rate = f"{60 * done / spent:.3g}/min" if done and spent > 0 else ""
+        left = spent * (n - shares) / shares if shares else math.nan
+        return f"{done} of {n}{failed}", "", rate, _clock(spent), _clock(left)
+
+    def iteration(self, index: int, row: Mapping[str, Any]) -> None:
+        if index not in self._work or not row:
+            self._work[index] = _Work(self._clock(), row)
+        else:
+            self._work[index].row = row
 
     def again(self, index: int, reason: str) -> None:
-        self._console.print(_again(reason), markup=False, highlight=False, soft_wrap=True)
+        self._work.pop(index, None)
+        self.say(_again(reason))
 
     def finished(self, index: int, entry: Entry) -> None:
-        if index in self._tasks:
-            self._display.remove_task(self._tasks.pop(index))
-        if self._batch is not None:
-            self._display.advance(self._batch)
-        self._console.print(line(entry), markup=False, highlight=False, soft_wrap=True)
+        self._work.pop(index, None)
+        self._counts[entry.status] += 1
+        self.say(line(entry))
         for note in _unsaid(entry.notes, self._said):
-            self._console.print(f"    {note}", markup=False, highlight=False, soft_wrap=True)
+            self.say(f"    {note}")
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    """ "0:07", "12:30", "3:05:00"; "" for what is not known."""
+    if not math.isfinite(seconds):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

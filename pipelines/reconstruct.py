@@ -292,7 +292,7 @@ def reconstruct_steps(
         status="complete" if outcome is None else status.get(outcome, "complete"),
         previews=_previews(volume),
         attrs={
-            "uuid": str(uuid.uuid4()),
+            "uuid": _uuid(entries),
             "input_uuid": str(measurement.attrs.get("uuid", "")),
             "creator": "backcast",
             "creator_version": __version__,
@@ -300,6 +300,14 @@ def reconstruct_steps(
         },
         warnings=tuple(notes),
     )
+
+
+def _uuid(entries: Mapping[str, Any]) -> str:
+    """The same for the same input, configuration and version, which give the same image; else a new one."""
+    if "input_sha256" not in entries:
+        return str(uuid.uuid4())
+    names = ("input_sha256", "config_sha256", "version", "device")
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, "backcast " + " ".join(str(entries[n]) for n in names)))
 
 
 def _number_or_list(value: Any) -> Any:

@@ -577,8 +577,9 @@ def test_a_memory_limit_that_is_too_small(tmp_path):
     (one,) = scans(tmp_path)
     done = cli("reconstruct", one, "-o", tmp_path / "out", *BP, "--max-memory", "100")
     assert done.status == 1
-    assert f"{one}: " in done.err
-    assert "--max-memory: expected a memory limit of at least" in done.err
+    assert f"failed: {one}: --max-memory: expected a limit of at least" in done.err
+    assert "for one process with method backprojection, found 100 B" in done.err
+    assert statuses(tmp_path / "out") == ["failed"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_every_command_has_help():
         "validate",
         "convert",
         "export",
+        "estimate",
         "reconstruct",
         "evaluate",
         "tune",
