@@ -1,7 +1,9 @@
-"""A matplotlib figure inside a Qt widget."""
+"""What the widgets share: a matplotlib figure inside Qt, and listening to a viewer for as long as a widget lives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
@@ -26,3 +28,15 @@ class Plot(FigureCanvasQTAgg):
         """An empty figure."""
         self.figure.clear()
         self.draw_idle()
+
+
+def listen(widget: Any, emitter: Any, callback: Callable[..., None]) -> None:
+    """Connect `callback` to an event of napari until the widget is closed: napari's events know nothing of Qt's."""
+    emitter.connect(callback)
+    stop = partial(_stop, emitter, callback)
+    widget.destroyed.connect(lambda: stop())
+
+
+def _stop(emitter: Any, callback: Callable[..., None]) -> None:
+    if callback in emitter.callbacks or any(callback == c for c in emitter.callbacks):
+        emitter.disconnect(callback)

@@ -6,7 +6,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QFormLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
-from viewer.canvas import Plot
+from viewer.canvas import Plot, listen
 from viewer.channels import spectra_of
 from viewer.plots import draw_evidence, draw_spectra
 from viewer.source import source_of
@@ -30,7 +30,7 @@ class ChannelWidget(QWidget):
         layout.addLayout(top)
         layout.addWidget(self.spectra, 3)
         layout.addWidget(self.evidence, 1)
-        self.viewer.layers.selection.events.active.connect(self.refresh)
+        listen(self, self.viewer.layers.selection.events.active, self.refresh)
         self.refresh()
 
     def refresh(self, event: Any = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from viewer.canvas import Plot
+from viewer.canvas import Plot, listen
 from viewer.comparing import difference, profile, region_figures, same_grid, shown
 from viewer.plots import draw_profiles
 from viewer.source import ABSOLUTE, ROLE
@@ -50,7 +50,7 @@ class CompareWidget(QWidget):
         self.region.clicked.connect(lambda: self.draw(REGION, "rectangle"))
         self._before: dict[Any, bool] = {}
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self.refresh)
+            listen(self, event, self.refresh)
         self.refresh()
 
     def refresh(self, event: Any = None) -> None:

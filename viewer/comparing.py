@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from viewer.source import gain_of
 
+#: A line so near to a plane of voxels, in voxels, lies on it.
+ON_A_VOXEL = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -92,19 +95,14 @@ def profile(image: Shown, start: Sequence[float], end: Sequence[float]) -> tuple
     n = max(2, int(np.ceil(np.linalg.norm(other - one))) + 1)
     along = np.linspace(0, 1, n)
     at = one + along[:, None] * (other - one)
-    fixed = [axis for axis in range(len(image.scale)) if one[axis] == other[axis]]
-    data, keep = image.data, [axis for axis in range(len(image.scale)) if axis not in fixed]
-    inside = np.ones(n, dtype=bool)
-    for axis in range(len(image.scale)):
-        inside &= (at[:, axis] > -0.5) & (at[:, axis] < image.data.shape[axis] - 0.5)
-    index = tuple(
-        int(np.clip(round(one[axis]), 0, image.data.shape[axis] - 1)) if axis in fixed else slice(None)
-        for axis in range(len(image.scale))
-    )
-    part = np.asarray(data[index], dtype=float)  # of a file, only this is read
-    if not keep:
-        return np.zeros(1), np.asarray([float(part)])
-    values = map_coordinates(part, [at[:, axis] for axis in keep], order=1, mode="nearest")
+    at = np.where(np.abs(at - np.round(at)) < ON_A_VOXEL, np.round(at), at)
+    shape = np.asarray(image.data.shape)
+    inside = ((at >= -0.5) & (at <= shape - 0.5)).all(axis=1)
+    low = np.clip(np.floor(at.min(axis=0)).astype(int), 0, shape - 1)
+    high = np.clip(np.ceil(at.max(axis=0)).astype(int), 0, shape - 1)
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
+    part = np.asarray(image.data[box], dtype=float)  # of a file, only this is read
+    values = map_coordinates(part, (at - low).T, order=1, mode="nearest")
     return along * float(np.linalg.norm(last - first)), np.where(inside, values, np.nan)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtWidgets import QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
-from viewer.canvas import Plot
+from viewer.canvas import Plot, listen
 from viewer.plots import draw_convergence
 from viewer.source import source_of
 
@@ -29,18 +29,14 @@ class ConvergenceWidget(QWidget):
         layout.addWidget(self.plot, 2)
         layout.addWidget(self.table, 1)
         self._followed: Any = None
-        self.viewer.layers.selection.events.active.connect(self.refresh)
+        self.destroyed.connect(lambda: self._follow(None))
+        listen(self, self.viewer.layers.selection.events.active, self.refresh)
         self.refresh()
 
     def refresh(self, event: Any = None) -> None:
         """Look at the selected layer, and follow it while it changes."""
         layer = self.viewer.layers.selection.active
-        if self._followed is not layer:
-            if self._followed is not None:
-                self._followed.events.data.disconnect(self.refresh)
-            if layer is not None:
-                layer.events.data.connect(self.refresh)
-            self._followed = layer
+        self._follow(layer)
         source = None if layer is None else source_of(layer.metadata)
         history = None if layer is None else layer.metadata.get("backcast_history")
         result = None if source is None else source.result
@@ -72,6 +68,16 @@ class ConvergenceWidget(QWidget):
             if name in result.provenance:
                 self._row(name, str(result.provenance[name]), "s" if name == "wall_time" else "", "provenance")
         self.table.resizeColumnsToContents()
+
+    def _follow(self, layer: Any) -> None:
+        """Listen to the data of `layer` in place of those of the layer before."""
+        if self._followed is layer:
+            return
+        if self._followed is not None:
+            self._followed.events.data.disconnect(self.refresh)
+        if layer is not None:
+            layer.events.data.connect(self.refresh)
+        self._followed = layer
 
     def _row(self, *cells: str) -> None:
         at = self.table.rowCount()

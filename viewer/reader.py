@@ -20,22 +20,32 @@ def get_reader(path: str | list[str]) -> Reader | None:
 
 
 def read(path: str | list[str]) -> list[LayerData]:
-    """Layers of one or several files.
+    """Layers of one or several files; in a window a file that cannot be read is a notification, and no layer.
 
     Raises:
-        DataFormatError: in one sentence, which napari shows as a notification.
+        DataFormatError: without a window, in one sentence.
     """
+    import napari
+    from napari.utils.notifications import show_error
+
     from viewer.opening import layers_from, load
     from viewer.settings import voxels_3d
     from viewer.show import prepare
 
     layers: list[LayerData] = []
     for one in [path] if isinstance(path, str) else path:
-        source = load(one)
+        try:
+            source = load(one)
+            found = layers_from(source, voxels_3d=voxels_3d())
+        except (ValueError, OSError) as error:
+            if napari.current_viewer() is None:
+                raise
+            show_error(str(error))  # raised, napari would say no more than that the plugin failed
+            continue
         tell(source)
-        layers += layers_from(source, voxels_3d=voxels_3d())
+        layers += found
     prepare()
-    return layers
+    return layers or [(None,)]  # type: ignore[list-item]  # napari's word for no layers
 
 
 def tell(source: Source) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import GeneratorWorker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -25,9 +24,11 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import GeneratorWorker
 
 from data.measurement import Volume
 from data.reconstruction import Reconstruction
+from viewer.canvas import listen
 from viewer.layers import limits_of, volume_layers
 from viewer.opening import layers_from, load
 from viewer.running import History, RunFailed, Update, live_methods, updates
@@ -55,7 +56,7 @@ class ReconstructWidget(QWidget):
         self._forms: list[Any] = []
         self._inputs: dict[str, tuple[QWidget, str]] = {}
         self._build()
-        self.viewer.layers.events.inserted.connect(self._look)
+        listen(self, self.viewer.layers.events.inserted, self._look)
         self._look()
         runs = self._runs = _Runs()
         self.destroyed.connect(lambda: runs.end())
@@ -353,7 +354,7 @@ class ReconstructWidget(QWidget):
         prepare(self.viewer)
         added = [add(self.viewer, *layer) for layer in layers]
         self.layer = next((a for a in added if role_of(a.metadata) == "magnitude"), added[0])
-        if was is None:
+        if was is None or result.modality == "irs_mimo":  # spectra are flat, coefficients were not
             arrange(self.viewer)
         self.viewer.layers.selection.active = self.layer
         for note in result.warnings:
@@ -370,6 +371,7 @@ class ReconstructWidget(QWidget):
     def _errored(self, error: Exception) -> None:
         text = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
         self.status.setText(text)
+        show_error(text)
 
     def _aborted(self) -> None:
         self.status.setText(f"{self._method}: cancelled; the layer keeps the last image")
