@@ -50,20 +50,33 @@ class Worker:
             bufsize=0,
         )
         self.started += 1
-        assert self.answer(120) == b"ready\n", self.process.stderr.read()
+        ready = self.answer(60)
+        if ready != b"ready\n":
+            self.process.kill()
+            raise AssertionError(self.process.communicate()[1].decode())
 
     def answer(self, seconds: float) -> bytes | None:
-        """A line; None when none comes in time, b"" when the process has ended."""
-        deadline, line = time.monotonic() + seconds, b""
+        """A line; None when none comes in time, of the processor or ten times that of the clock; b"" at the end.
+
+        Other processes may have the processor meanwhile.
+        """
+        deadline, used, line = time.monotonic() + 10 * seconds, self.processor_s(), b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            ready, _, _ = select.select([self.process.stdout], [], [], 0.5)
             if not ready:
-                return None
+                if time.monotonic() > deadline or self.processor_s() > used + seconds:
+                    return None
+                continue
             piece = os.read(self.process.stdout.fileno(), 2**16)
             if not piece:
                 return b""
             line += piece
         return line
+
+    def processor_s(self) -> float:
+        """Seconds that the process has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def run(self, arguments: list[str]) -> tuple[dict, list[str]]:
         """What a command did, and what was wrong with it."""
@@ -172,7 +185,7 @@ def fuzz(root: Path, numbers: range) -> tuple[list[str], dict[str, float]]:
     sandbox, hdf5, tomls = prepare(root)
     good, out = str(sandbox / "good" / "radar.h5"), str(sandbox / "out")
     warm = [["info", good], ["validate", "--deep", good], ["reconstruct", "-n", good, "-o", out]]
-    warm += [["info", str(path)] for path in hdf5]
+    warm += [["info", str(path)] for path in hdf5 if path.stem in ("i", "f", "seven")]
     warm += [["config", "check", str(tomls[0])], ["reconstruct", "-n", str(sandbox / "good"), "-o", out]]
     worker, watch = Worker(sandbox, warm), Inotify(root / "outside")
     failures, slowest, most = [], 0.0, 0
@@ -237,12 +250,10 @@ def test_the_watchers_see(tmp_path):
     watch.close()
     worker = Worker(sandbox, [["info", str(hdf5[0])]])
     _, wrong = worker.run(["info", str(tmp_path / "outside" / "canary.h5")])
-    assert any("touched" in w for w in wrong)
-    _, wrong = worker.run(
-        ["simulate", "mimo_radar", "-o", str(sandbox / "elsewhere"), "-n", "1", "-s", "n_frequencies=2"]
-    )
-    assert any("touched" in w for w in wrong)
+    assert any("touched" in w for w in wrong), wrong
+    ran, wrong = worker.run(["convert", str(sandbox / "good" / "f.h5"), "-o", str(sandbox / "elsewhere.h5")])
     worker.stop()
+    assert any("elsewhere" in w for w in wrong), (ran, wrong)
 
 
 if __name__ == "__main__":

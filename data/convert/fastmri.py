@@ -39,7 +39,7 @@ def from_fastmri(source: Path, options: ConvertOptions) -> Measurement:
     matrix = options.matrix or matrix
     if mask is None:
         present = data.any(axis=(0, 1, 2))
-        mask = None if present.all() else present
+        mask = None if bool(present.all()) else np.asarray(present)
     elif mask.shape != data.shape[3:]:
         raise DataFormatError(f"{source}: /mask: expected {data.shape[3]} columns as /kspace, found shape {mask.shape}")
     more: dict[str, Any] = {}
