@@ -16,7 +16,7 @@ from data import DataFormatError, read_reconstruction, write_reconstruction
 from data.measurement import Scale, Volume
 from data.reconstruction import Reconstruction
 from viewer.lazy import open_result
-from viewer.reader import get_reader, read, write
+from viewer.reader import get_reader, prefer, read, write
 from viewer.show import ORIENTATION, show
 from viewer.source import role_of, source_of
 
@@ -113,7 +113,7 @@ def test_a_sample_of_every_modality(viewer, sample):
 
 
 def test_files_are_known_by_their_content(files, tmp_path):
-    other = tmp_path / "scan.tif"
+    other = tmp_path / "scan.hdf5"
     shutil.copy(files["mri"][0], other)
     assert get_reader(str(other)) is not None
     assert get_reader([str(other), str(files["mri"][1])]) is not None
@@ -123,6 +123,17 @@ def test_files_are_known_by_their_content(files, tmp_path):
         f["a"] = 1
     assert get_reader(str(tmp_path / "others.h5")) is None
     assert get_reader(str(tmp_path)) is None
+
+
+def test_a_user_s_choice_of_another_reader_stays(viewer):
+    from napari.settings import get_settings
+
+    plugins = get_settings().plugins
+    before = dict(plugins.extension2reader)
+    plugins.extension2reader = {"*.h5": "other"}
+    prefer()
+    assert plugins.extension2reader == {"*.h5": "other", "*.hdf5": "backcast"}
+    plugins.extension2reader = before
 
 
 def test_what_was_opened_is_saved_again(viewer, files, tmp_path):

@@ -397,6 +397,9 @@ def test_a_slice_in_2d_has_x_to_the_right_and_y_up(viewer, tmp_path):
 
 
 def test_a_dropped_file_turns_the_viewer_the_right_way_up(viewer, files):
+    from npe2 import PluginManager
+
+    PluginManager.instance().activate("backcast")  # as any use of the plugin does
     viewer.window._qt_viewer._qt_open([str(files["mimo_radar"][1])], stack=False)
     assert viewer.canvas.overlays.scale_bar.visible
     assert [str(v) for v in viewer.scene.camera.orientation] == ["towards", "up", "right"]
@@ -404,6 +407,9 @@ def test_a_dropped_file_turns_the_viewer_the_right_way_up(viewer, files):
 
 
 def test_a_broken_file_that_is_dropped_is_a_notification(viewer, files, tmp_path, errors):
+    from npe2 import PluginManager
+
+    PluginManager.instance().activate("backcast")
     half = tmp_path / "half.h5"
     half.write_bytes(files["mri"][1].read_bytes()[:2000])
     viewer.window._qt_viewer._qt_open([str(half)], stack=False)

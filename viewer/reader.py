@@ -11,6 +11,19 @@ from viewer.source import LayerData, Source
 Reader = Callable[[Any], list[LayerData]]
 
 
+def prefer(context: Any = None) -> None:
+    """Make this the reader of HDF5 files in napari's preferences, unless the user has chosen another.
+
+    Called when the plugin is first used. napari's own reader has the same patterns, and napari would ask at every drop.
+    """
+    from napari.settings import get_settings
+
+    chosen = get_settings().plugins.extension2reader
+    new = {pattern: "backcast" for pattern in ("*.h5", "*.hdf5") if pattern not in chosen}
+    if new:
+        get_settings().plugins.extension2reader = {**chosen, **new}
+
+
 def get_reader(path: str | list[str]) -> Reader | None:
     """A reader for measurement and reconstruction files, known by their content; None for all others."""
     from viewer.opening import is_ours
