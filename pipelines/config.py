@@ -80,8 +80,9 @@ def read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(f)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, found a mistake: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, tables in tables without end
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{path}: expected TOML, found a mistake: {reason}") from error
 
 
 def resolve(
@@ -352,7 +353,7 @@ def _value(raw: str, annotation: Any) -> Any:
         return raw
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return raw
 
 

@@ -166,7 +166,7 @@ def config_of_result(path: Path) -> str:
     try:
         values = json.loads(str(result.provenance.get("config", "")))
         method = find_method(values.pop("method"), result.modality)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: /provenance/config: expected a configuration of Backcast, found none") from error
     values.pop("denoiser_sha256", None)
     config: Any = resolve(method.config, [(str(path), _none_as_text(values))], name=f"method {method.full_name}")

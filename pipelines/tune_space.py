@@ -251,7 +251,7 @@ def _choices(text: str, key: Key | None) -> list[Any]:
     optional = key is not None and type(None) in _members(key.annotation)
     try:
         found = tomllib.loads(f"v = [{text}]")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         found = [_choice(piece.strip()) for piece in text.split(",")]
     found = [tuple(v) if isinstance(v, list) else v for v in found]
     return [None if v == "none" and optional else v for v in found]
@@ -260,5 +260,5 @@ def _choices(text: str, key: Key | None) -> list[Any]:
 def _choice(text: str) -> Any:
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

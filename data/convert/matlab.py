@@ -17,7 +17,7 @@ from data.errors import DataFormatError
 from data.hdf5 import attribute, get_object, names_in, short
 from data.measurement import Array, Measurement
 
-#: Structures within structures beyond this depth are no data; a group may contain itself.
+#: Structures within structures beyond this depth are no data.
 MOST_NESTED = 16
 
 
@@ -91,7 +91,7 @@ def read_mat(source: Path, *, allow_links: bool = False, squeeze: bool = True) -
         raise DataFormatError(f"{source}: expected a file, found nothing there")
     if h5py.is_hdf5(source):
         with open_foreign(source, allow_links=allow_links) as file:
-            found = _hdf5_arrays(file, "/", "")
+            found = _hdf5_arrays(file, "/", "", {hash(file["/"].id)})
     else:
         found = {}
         try:
@@ -116,16 +116,16 @@ def _collect(name: str, value: Any, found: dict[str, Array]) -> None:
         found[name] = value
 
 
-def _hdf5_arrays(file: h5py.File, path: str, prefix: str, depth: int = 0) -> dict[str, Array]:
-    """MATLAB 7.3: HDF5 with reversed dimensions and complex numbers as {real, imag}."""
+def _hdf5_arrays(file: h5py.File, path: str, prefix: str, seen: set[int]) -> dict[str, Array]:
+    """MATLAB 7.3: HDF5 with reversed dimensions and complex numbers as {real, imag}; each group once."""
     found: dict[str, Array] = {}
     for name in names_in(file[path], path):
         here = posixpath.join(path, name)
-        if name.startswith("#") or depth > MOST_NESTED:
-            continue
-        item = get_object(file, here)
+        item = None if name.startswith("#") else get_object(file, here)
         if isinstance(item, h5py.Group):
-            found |= _hdf5_arrays(file, here, f"{prefix}{name}.", depth + 1)
+            if hash(item.id) not in seen and here.count("/") <= MOST_NESTED:
+                seen.add(hash(item.id))
+                found |= _hdf5_arrays(file, here, f"{prefix}{name}.", seen)
         elif (
             isinstance(item, h5py.Dataset) and item.dtype.kind in "biufcV" and not attribute(item, here, "MATLAB_empty")
         ):
