@@ -13,7 +13,7 @@ from torch import Tensor
 from data.measurement import Measurement
 from denoisers.load import load_denoiser
 from imaging.operators.base import LinearOperator
-from imaging.operators.coils import CoilOperator
+from imaging.operators.coils import CirculantCgSolver, CoilOperator
 from imaging.priors import Magnitude, TotalVariation, WaveletL1
 from imaging.priors.complex_images import ComplexImages
 from imaging.priors.magnitude import running_scale
@@ -40,6 +40,7 @@ from pipelines.mri_config import (
     RedPsmConfig,
     RedSolverTable,
     SenseConfig,
+    TrajectoryTable,
     TvConfig,
     WaveletConfig,
 )
@@ -59,7 +60,8 @@ MORE_KNOTS = 2
 
 def adjoint(m: Measurement, config: AdjointConfig, setting: Setting) -> Plan:
     """Zero-filled or gridded image: coil images combined with their sensitivities, or root sum of squares."""
-    scan = read_scan(m, config, setting, combine=config.adjoint.combine == "maps", weighted=False)
+    alike = dataclasses.replace(config, trajectory=TrajectoryTable(weights="none"))  # weighted here, and once
+    scan = read_scan(m, alike, setting, combine=config.adjoint.combine == "maps")
     notes = list(scan.notes)
     if scan.weights is not None:
         notes.append("adjoint: samples weighted by the area of k-space that each stands for")
@@ -68,16 +70,26 @@ def adjoint(m: Measurement, config: AdjointConfig, setting: Setting) -> Plan:
 
 
 def sense(m: Measurement, config: SenseConfig, setting: Setting) -> Plan:
-    """Least squares by conjugate gradients from zero, few steps; Pruessmann et al. (2001)."""
+    """Least squares by conjugate gradients from zero, few steps; Pruessmann et al. (2001).
+
+    Along trajectories with the circulant preconditioner: where the centre is sampled densely, plain steps come to the
+    edge of k-space late.
+    """
     scan = read_scan(m, config, setting)
     table = config.sense
     facts: dict[str, Any] = {}
 
     def image() -> Tensor:
-        ridge = table.weight * scan.A.norm() ** 2
+        ridge = table.weight * _size(scan.A)
         b = scan.A.adjoint(scan.y)
-        x, info = cg(lambda v: scan.A.gram(v) + ridge * v, b, tol=table.tol, max_iter=table.max_iter)
-        facts["cg_iterations"] = int(info.iterations.max())
+        if scan.weights is None:
+            x, info = cg(lambda v: scan.A.gram(v) + ridge * v, b, tol=table.tol, max_iter=table.max_iter)
+            facts["cg_iterations"] = int(info.iterations.max())
+            return x
+        assert isinstance(scan.A, CoilOperator)
+        solver = CirculantCgSolver(scan.A, ridge, tol=table.tol, max_iter=table.max_iter)
+        x = solver(b)
+        facts["cg_iterations"] = int(solver.info.iterations.max()) if solver.info else 0
         return x
 
     return _plan(scan, notes=list(scan.notes), facts=facts, direct=image)
@@ -89,7 +101,7 @@ def l1wavelet(m: Measurement, config: WaveletConfig, setting: Setting) -> Plan:
     table = config.solver
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
-        size = problem.A.norm() ** 2
+        size = _size(problem.A)
         inner = WaveletL1(table.weight * size, levels=table.levels, moments=table.moments, seed=config.seed)
         prior = inner if table.on == "complex" else Magnitude(inner)
         return admm(problem.A, problem.y, prior, rho=table.rho_fraction * size, x0=problem.first, start=start)
@@ -100,7 +112,7 @@ def l1wavelet(m: Measurement, config: WaveletConfig, setting: Setting) -> Plan:
 
 def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
     """Total variation of complex images in space and time (primal-dual), or of magnitudes in space (ADMM)."""
-    scan = read_scan(m, config, setting)
+    scan = read_scan(m, config, setting, auto="density" if config.solver.on == "complex" else "none")
     table = config.solver
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
@@ -114,7 +126,7 @@ def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
                 x0=problem.first,
                 start=start,
             )
-        size = problem.A.norm() ** 2
+        size = _size(problem.A)
         prior = Magnitude(TotalVariation(table.weight * size))
         return admm(problem.A, problem.y, prior, rho=table.rho_fraction * size, x0=problem.first, start=start)
 
@@ -135,7 +147,7 @@ def psm(m: Measurement, config: PsmConfig, setting: Setting) -> Plan:
 
 def lps(m: Measurement, config: LpsConfig, setting: Setting) -> Plan:
     """Low rank plus sparse in temporal frequency; Otazo et al. (2015)."""
-    scan = read_scan(m, config, setting)
+    scan = read_scan(m, config, setting, auto="density")
     table = config.solver
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
@@ -196,6 +208,12 @@ class _Problem:
 
 
 Solve = Callable[[_Problem, Any], Iterator[State]]
+
+
+def _size(A: LinearOperator) -> float:
+    """max Σ_c |S_c|²: the largest eigenvalue of AᴴA if every sample of a raster were measured once."""
+    assert isinstance(A, CoilOperator)
+    return float(A.maps.abs().square().sum(1).max())
 
 
 def _denoiser(config: RedPsmConfig | PnpConfig, setting: Setting) -> ComplexImages:

@@ -34,10 +34,10 @@ class CoilsTable:
 class TrajectoryTable:
     """[trajectory]: of scans that are not on a raster."""
 
-    weights: Literal["density", "none"] = Field(
-        default="none",
-        description="iterative methods: samples weighted by the area of k-space that each stands for, or alike; "
-        "weights need fewer steps where the centre is sampled densely, at the price of more noise",
+    weights: Literal["auto", "density", "none"] = Field(
+        default="auto",
+        description="iterative methods: samples weighted by the area of k-space that each stands for, or alike; auto: "
+        "weighted by tv and lps, whose plain gradient steps would not get to the edge of k-space, else alike",
     )
 
 
@@ -52,22 +52,22 @@ class AdjointTable:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SenseTable:
-    """[sense]: min ½‖Ax - y‖² + weight/2 ‖A‖² ‖x‖²."""
+    """[sense]: min ½‖Ax - y‖² + weight/2 s ‖x‖², s the largest sum of the coils' squared sensitivities."""
 
-    weight: float = Field(default=1e-2, ge=0, description="of the image's energy, against ‖A‖²")
+    weight: float = Field(default=1e-2, gt=0, description="of the image's energy, against s")
     max_iter: int = Field(default=20, ge=1, description="conjugate-gradient steps at most; more amplify noise")
     tol: float = Field(default=1e-4, ge=0, description="stop when the residual falls below this share of its start")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WaveletSolverTable:
-    """[solver] of l1wavelet; weights are against an image whose bright parts are 1, and ‖A‖² for the data."""
+    """[solver] of l1wavelet; the weight is against an image whose bright parts are 1, and s as in [sense]."""
 
     weight: float = Field(default=2e-3, ge=0, description="of the wavelet details' l1 norm")
     on: Literal["complex", "magnitude"] = Field(default="complex", description="what is sparse")
     levels: int = Field(default=4, ge=1, description="of the decomposition, at most")
     moments: int = Field(default=4, ge=1, le=10, description="vanishing moments of Daubechies' wavelet")
-    rho_fraction: float = Field(default=0.1, gt=0, description="penalty of the ADMM over ‖A‖²; sets the speed only")
+    rho_fraction: float = Field(default=0.1, gt=0, description="penalty of the ADMM over s; sets the speed only")
     max_iter: int = Field(default=40, ge=1, description="iterations at most")
     tol: float = Field(default=1e-3, ge=0, description="stop when the image's relative change falls below")
 
@@ -79,7 +79,7 @@ class TvSolverTable:
     weight: float = Field(default=2e-3, ge=0, description="of the total variation of each frame")
     temporal_weight: float = Field(default=4e-3, ge=0, description="of the variation in time, complex images only")
     on: Literal["complex", "magnitude"] = Field(default="complex", description="whose variation it is")
-    rho_fraction: float = Field(default=0.1, gt=0, description="magnitude: penalty of the ADMM over ‖A‖²")
+    rho_fraction: float = Field(default=0.1, gt=0, description="magnitude: penalty of the ADMM over s")
     max_iter: int = Field(default=150, ge=1, description="iterations at most")
     tol: float = Field(default=5e-4, ge=0, description="stop when the image's relative change falls below")
 

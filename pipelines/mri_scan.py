@@ -130,14 +130,12 @@ def _reach_of_zeros(present: np.ndarray, names: tuple[str, ...], notes: list[str
 # -- the whole ----------------------------------------------------------------------------------------------
 
 
-def read_scan(
-    m: Measurement, config: MriConfig, setting: Setting, *, combine: bool = True, weighted: bool = True
-) -> Scan:
+def read_scan(m: Measurement, config: MriConfig, setting: Setting, *, combine: bool = True, auto: str = "none") -> Scan:
     """The scan with its operator, whitened.
 
     Args:
         m, config, setting: as methods get them.
-        weighted: as `trajectory.weights` says; else not.
+        auto: what `trajectory.weights` means where it is auto.
         combine: with sensitivities; else the operator takes the images of all coils, in place of sets.
 
     Raises:
@@ -164,7 +162,8 @@ def read_scan(
         measured = samples.mask.to(torch.float32)
         area = density(points, voxels) * measured
         root = None if bool(samples.mask.all()) else measured
-        if weighted and config.trajectory.weights == "density":
+        chosen = config.trajectory.weights
+        if (auto if chosen == "auto" else chosen) == "density":
             root = area.sqrt()
             notes.append("trajectory: samples weighted by the area of k-space that each stands for")
     if combine:
@@ -246,7 +245,7 @@ def _calibrated(m: Measurement, samples: Samples, voxels: Voxels, table: CoilsTa
 def operator_of(m: Measurement) -> LinearOperator:
     """The forward model of a measurement with coil maps, not whitened: (frame, z, y, x) -> (frame, coil, ...)."""
     config = MriConfig(coils=CoilsTable(whiten=False, maps="file"))
-    return read_scan(m, config, Setting(device=torch.device("cpu")), weighted=False).A
+    return read_scan(m, config, Setting(device=torch.device("cpu"))).A
 
 
 def estimated_maps(m: Measurement, table: CoilsTable | None = None) -> np.ndarray:
