@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -404,12 +405,14 @@ def reconstruct(
         _say_plan(planned, jobs)
         return
     _say_threads(jobs)
+    began = time.time()
     status = batch.run(planned, options, make_progress(progress.value))
     for entry in planned.entries:
         if entry.status in ("done", "skipped"):
             typer.echo(entry.result)
     summary = batch.of_shard(options.output / batch.SUMMARY_CSV, options.shard)
-    _say(f"{batch.counted(planned.entries)}; summary in {summary}")
+    written = summary.exists() and summary.stat().st_mtime > began - 2  # a full disk keeps the last run's
+    _say(batch.counted(planned.entries) + (f"; summary in {summary}" if written else ""))
     if report:
         from pipelines.report import write_report
 
@@ -538,6 +541,25 @@ def report(
 
     for path in write_report(folder, output):
         typer.echo(path)
+
+
+@app.command()
+def view(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Measurement and reconstruction files.")],
+    screenshot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Make a picture and end; needs no display where xvfb is.")
+    ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(metavar="FILE.mp4|gif", help="Make a movie: frames, or a turn about a volume; end.")
+    ] = None,
+) -> int:
+    """Open files in napari: volumes in millimetres with their truth and antennas, several results side by side.
+
+    Needs pip install "backcast[viewer-qt]"; no other command does.
+    """
+    from pipelines.view import view_files
+
+    return view_files(files, screenshot=screenshot, animate=animate, arguments=sys.argv[1:])
 
 
 @app.command()

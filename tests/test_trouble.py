@@ -134,17 +134,32 @@ def test_an_output_that_is_read_only(tmp_path, small_disk):
 
 @pytest.mark.slow
 def test_an_output_that_becomes_read_only(tmp_path, small_disk):
-    scans(tmp_path / "scans", 4)
+    scans(tmp_path / "scans", 100)
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
-    (tmp_path / "own.py").write_text(
-        "import subprocess\n\nn = 0\n\n\ndef denoise(v, sigma):\n    global n\n    n += 1\n    if n == 5:\n"
-        f"        subprocess.run(['mount', '-o', 'remount,ro', {str(small_disk)!r}], check=True)\n    return v\n"
+    running = subprocess.Popen(
+        command("reconstruct", "scans", "-o", "disk/out", *BP),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    # written results, no open log: a disk with open files does not become read-only
-    arguments = ("-m", "pnp", "-d", "own.py:denoise", "-s", "max_iter=2", "-s", "ensemble=1")
-    done = process("reconstruct", "scans", "-o", "disk/out", *arguments, cwd=tmp_path)
-    assert done.status in (1, 3), done.err
-    assert "Traceback" not in done.err or "remount" in done.err
+    # refused while a file is open for writing
+    while (
+        not list(small_disk.rglob("*_recon.h5"))
+        or subprocess.run(["mount", "-o", "remount,ro", small_disk], capture_output=True).returncode
+    ):
+        assert running.poll() is None
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 3, said
+    assert "Read-only file system; check it and its folder" in said
+    assert "summary: " in said
+    assert "; summary in" not in said
+    assert "Traceback" not in said
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    again = process("reconstruct", "scans", "-o", "disk/out", *BP, cwd=tmp_path)
+    assert again.status == 0, again.err
+    assert "already done" in again.err
 
 
 @pytest.mark.slow
