@@ -2,12 +2,13 @@
 
 import dataclasses
 import importlib.util
+import re
 import shutil
 
 import h5py
 import numpy as np
 import pytest
-from batch_cases import cli
+from batch_cases import ROOT, cli
 from data_cases import differences
 from foreign_cases import CASES, ct_scan, matlab5, npy, npz, nxtomo, radar_mapping, radar_matlab, radar_scan
 from scipy.io import savemat
@@ -15,6 +16,7 @@ from scipy.io import savemat
 import data
 from data import DataFormatError, read_measurement, read_reconstruction, write_measurement
 from data.convert import ConvertOptions, convert, detect, foreign, read
+from data.convert.sidecar import read_sidecar
 from data.hashing import sha256
 
 NEEDS = {"ismrmrd": "ismrmrd", "matlab7.3": "hdf5storage"}
@@ -395,6 +397,22 @@ def test_numpy_files_without_a_mapping_or_of_other_things(tmp_path):
         with pytest.raises(DataFormatError, match=words):
             read(tmp_path / name)
     assert foreign(tmp_path / "mapping.toml") is None
+
+
+def test_the_mapping_of_the_page(tmp_path):
+    """docs/formats.md shows one."""
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    options, mapping = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    m = radar_scan()
+    array = {side: m.geometry[f"{side}_positions"] * 1e3 for side in ("tx", "rx")}
+    savemat(tmp_path / "s.mat", {"S21": m.data[0], "f": m.scale("frequency") / 1e9, "array": array})
+    (tmp_path / "s.mat.toml").write_text(mapping)
+    found = read(tmp_path / "s.mat")
+    np.testing.assert_array_equal(found.data, m.data)
+    assert (found.warnings, found.attrs["title"]) == ((), "two plates")
+    (tmp_path / "k.toml").write_text(options)
+    kind, given = read_sidecar(tmp_path / "k.toml")
+    assert (kind, given["field_of_view_m"]) == ("bart", (0.005, 0.23, 0.18))
 
 
 def test_a_mapping_wins_over_the_radar_layout(tmp_path):
