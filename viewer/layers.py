@@ -17,6 +17,8 @@ from viewer.source import ABSOLUTE, ROLE, LayerData, gain_of
 RANGE_DB = 40.0
 #: A phase is shown where the magnitude is above this share of its peak (-30 dB).
 PHASE_FLOOR = 10 ** (-30 / 20)
+#: Of magnitudes and values; others have magma.
+COLORMAPS = {"attenuation": "gray", "magnetisation": "gray"}
 #: File unit -> (the unit shown, its factor).
 SHOWN_UNITS = {"m": ("mm", 1e3), "s": ("s", 1.0), "Hz": ("GHz", 1e-9), "rad": ("rad", 1.0), "1/m": ("1/m", 1.0)}
 #: A frame's coordinates may be off an even spacing by this share of the step.
@@ -72,7 +74,8 @@ def volume_layers(
     data, limits = pyramid(size, volume.axes, voxels_3d=voxels_3d)
     word = "magnitude" if is_complex else volume.quantity or "value"
     word = word if role == "magnitude" else role
-    layers = [image(volume, data, f"{name} {word}", role, limits, "magma", visible=visible, metadata=about)]
+    colormap = COLORMAPS.get(volume.quantity, "magma")
+    layers = [image(volume, data, f"{name} {word}", role, limits, colormap, visible=visible, metadata=about)]
     if not is_complex:
         return layers
     layers.append(decibel_layer(volume, data, limits[1], name=f"{name} {word}"))
@@ -185,7 +188,7 @@ def image(
         "colormap": colormap,
         "contrast_limits": limits,
         "blending": "translucent_no_depth",
-        "rendering": "attenuated_mip" if colormap == "magma" else "mip",
+        "rendering": "attenuated_mip" if colormap in ("magma", "gray") else "mip",
         "visible": visible,
         "multiscale": several,
         "metadata": {**(metadata or {}), ROLE: role},

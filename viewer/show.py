@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 ORIENTATION = ("towards", "up", "right")
 #: Where 3D views look from: a little from the right and above (Euler angles in degrees).
 ANGLES = (0.0, -30.0, 15.0)
-#: A box that is looked at from a corner needs more room.
-FARTHER = 0.75
+#: Share of the canvas that is left free around everything.
+MARGIN = 0.08
 
 
 def prepare(viewer: ViewerModel | None = None) -> None:
@@ -82,10 +82,9 @@ def arrange(viewer: ViewerModel) -> None:
         for axis in range(viewer.dims.ndim - viewer.dims.ndisplay):
             if viewer.dims.axis_labels[axis] == "frame":
                 viewer.dims.set_current_step(axis, 0)
-    viewer.reset_view()
     if deep:
         viewer.scene.camera.angles = ANGLES
-        viewer.scene.camera.zoom *= FARTHER
+    viewer.reset_view(reset_camera_angle=False, margin=MARGIN)
     for layer in viewer.layers:
         if layer.visible and role_of(layer.metadata) in ("magnitude", "spectra"):
             viewer.layers.selection.active = layer
