@@ -61,6 +61,8 @@ FEW_VIEWS, BORROWED_VIEWS = 16, 32
 MOST_MISSING = 0.5
 #: Last noise level that the denoiser is told, and views of a movie below which it is higher in inverse proportion.
 FINAL, ENOUGH_VIEWS = 0.06, 64
+#: Penalty of redpsm, and views of a movie beyond which it falls with their square root.
+BETA, BETA_VIEWS = 0.022, 32
 #: Iterations of the first image, which sets the scale.
 FIRST_STEPS = 6
 
@@ -256,7 +258,7 @@ def _red(
     scan: Scan, problem: _Problem, basis: Tensor, rank: int | None, denoiser: Any, table: RedSolverTable, start: Any
 ) -> Iterator[State]:
     per_frame = len(scan.angles_rad) / scan.n_frames
-    beta = table.beta_fraction * problem.A.mean_eigenvalue() * per_frame
+    beta = _beta_fraction(scan, table) * problem.A.mean_eigenvalue() * per_frame
     final = _sigma_final(scan, table)
     problem.facts.update(beta=beta, sigma_final=final)
 
@@ -275,9 +277,18 @@ def _red(
         rank=rank,
         n_cg=table.cg_steps,
         relaxation=table.relaxation,
+        mirrored=table.mirrored,
         nonnegative=table.nonnegative,
         start=start,
     )
+
+
+def _beta_fraction(scan: Scan, table: RedSolverTable) -> float:
+    """As given; else BETA, less where a movie has many views: what they measure the denoiser need not tell."""
+    given: float | None = table.beta_fraction
+    if given is not None:
+        return given
+    return BETA * min(1.0, math.sqrt(BETA_VIEWS / len(scan.angles_rad))) if scan.moves else BETA
 
 
 def _sigma_final(scan: Scan, table: RedSolverTable) -> float:
@@ -338,8 +349,8 @@ def _temporal_basis(
 
 
 def usual_rank(n_frames: int) -> int:
-    """4, 6, 8, 10 for 32, 64, 128, 256 frames: near RP's choices 4, 6, 7, 11 for movies of one slow motion."""
-    return max(2, round(2 * math.log2(n_frames) - 6))
+    """4, 7, 10, 13 for 32, 64, 128, 256 frames; RP chooses 4, 6, 7, 11 for movies of one slow motion."""
+    return max(2, round(3 * math.log2(n_frames) - 11))
 
 
 def _iterative(

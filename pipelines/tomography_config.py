@@ -134,8 +134,24 @@ class RedSolverTable:
     cg_steps: int = Field(default=10, ge=1, description="conjugate-gradient steps per iteration, warm-started")
     nonnegative: bool = Field(default=True, description="attenuation is not negative")
     relaxation: float = Field(default=1.6, gt=0, lt=2, description="over-relaxation of the ADMM")
+    mirrored: bool = Field(
+        default=True, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
+    )
     max_iter: int = Field(default=30, ge=1, description="iterations at most")
     tol: float = Field(default=1.5e-3, ge=0, description="stop when the image's relative change falls below")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RedPsmSolverTable(RedSolverTable):
+    """[solver] of redpsm, whose model regularises, too."""
+
+    beta_fraction: float | None = Field(  # type: ignore[assignment]
+        default=None,
+        gt=0,
+        description="penalty beta as a fraction of the mean eigenvalue of AAᴴ, times the views per frame; none takes "
+        "0.022, and less for movies of more than 32 views: 0.011 at 128",
+    )
+    max_iter: int = Field(default=20, ge=1, description="iterations at most")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -184,5 +200,5 @@ class RedPsmConfig(TomographyConfig):
     """Partially separable movie regularised by a denoiser."""
 
     model: ModelTable = ModelTable()
-    solver: RedSolverTable = RedSolverTable()
+    solver: RedPsmSolverTable = RedPsmSolverTable()
     denoiser: DenoiserTable = DenoiserTable()

@@ -129,6 +129,33 @@ def test_red_with_the_identity_is_psm() -> None:
     assert float((state.split - movie).norm() / movie.norm()) < 1e-2
 
 
+class Leaning:
+    """D pulls every row to the right: half of each pixel moves one to the right."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, v: Tensor, sigma: float) -> Tensor:
+        self.seen.append(v.clone())
+        return 0.5 * v + 0.5 * v.roll(1, -1)
+
+
+def test_mirrored_frames_are_seen_in_turn_and_turned_back() -> None:
+    A, U = scan(6), spline_basis(6, 3)
+    y = A(torch.rand(1, *A.in_shape, dtype=DOUBLE))
+    options = {"beta": 1.0, "weight": 2.0, "sigma": 0.1, "relaxation": 1.0, "mirrored": True}
+    denoiser = Leaning()
+    states = list(itertools.islice(red_psm(A, y, U, denoiser, **options), 5))
+    gamma = torch.zeros_like(states[0].gamma)
+    for state, seen, axes in zip(states, denoiser.seen, ((-1,), (-2,), (-2, -1), (), (-1,)), strict=True):
+        v = state.x + gamma
+        torch.testing.assert_close(seen, v[0].flip(axes) if axes else v[0])
+        shown = Leaning()(v[0].flip(axes) if axes else v[0], 0.1)
+        expected = (2 * (shown.flip(axes) if axes else shown) + v[0]) / 3
+        torch.testing.assert_close(state.split[0], expected.clamp_min(0))
+        gamma = state.gamma
+
+
 def test_noise_level_follows_the_schedule_and_frames_are_a_batch() -> None:
     A = scan(4)
     denoiser = Shrink(0.9)

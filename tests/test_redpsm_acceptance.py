@@ -78,6 +78,23 @@ def test_7_noise_level(n_views: int) -> None:
     assert s.noise_std >= 0.005 * float(s.clean.max())
 
 
+def test_5_every_view_keeps_the_mass() -> None:
+    """Of the published kind of object; a small disc with sharp edges takes two rays a bin, rotate-and-sum errs more."""
+    from rotate_and_sum import RotateAndSum
+    from test_published_redpsm import phantom
+    from test_tomography_operators import ANGLES, COLUMNS, UNIT, disc
+
+    def off(A: Any, image: Tensor) -> float:
+        return float((A(image[None]).sum((1, 2)) / image.sum() - 1).abs().max())
+
+    one, two = (ParallelBeam(ANGLES, COLUMNS, UNIT, per_bin=k, dtype=DOUBLE) for k in (1, 2))
+    assert off(one, torch.as_tensor(phantom(128))) < 5e-4
+    assert off(one, disc(40)[0]) < 5e-4
+    assert (
+        off(two, disc(15)[0]) < 5e-4 < off(one, disc(15)[0]) < off(RotateAndSum(128, ANGLES, dtype=DOUBLE), disc(15)[0])
+    )
+
+
 # -- steps ----------------------------------------------------------------------------------------------------
 
 

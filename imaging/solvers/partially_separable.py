@@ -29,6 +29,8 @@ HELD_OUT, FIT_STEPS, FITS = 0.1, 4, 4
 CLEARLY = 0.995
 #: Ridge on the spatial factors against their scale: keeps what no view sees from drifting.
 RIDGE = 1e-6
+#: Axes that are reversed, by the iteration modulo 4.
+MIRRORS = ((), (-1,), (-2,), (-2, -1))
 
 
 class MovieOperator(Protocol):
@@ -167,6 +169,7 @@ def red_psm(
     n_cg: int = 10,
     n_red: int = 1,
     relaxation: float = 1.6,
+    mirrored: bool = False,
     nonnegative: bool = True,
     start: RedPsmState | None = None,
 ) -> Iterator[RedPsmState]:
@@ -197,13 +200,16 @@ def red_psm(
         sigma: noise level told to the denoiser, units of x; or a function of the iteration, from 1.
         n_red: fixed-point steps per iteration.
         relaxation: over-relaxation of the ADMM, 1 for none.
+        mirrored: the denoiser is shown frames as they are, mirrored in x, in y and in both, in turn (Terris et al.):
+            what it prefers in one orientation averages out over the iterations.
         nonnegative: see above; for real movies.
         start: a state to go on from instead.
 
     Yields:
         RedPsmState, endlessly.
 
-    Source: RP 3.1, 3.2 (Iskender, Klasky, Bresler, RED-PSM), 6.3.
+    Source: RP 3.1, 3.2 (Iskender, Klasky, Bresler, RED-PSM), 6.3; `mirrored`: Terris, Moreau, Pustelnik, Tachella
+        (2024), Equivariant plug-and-play image reconstruction, CVPR.
     """
     if not (beta > 0 and weight > 0):
         raise ValueError(f"red_psm beta, weight: expected > 0, got {beta} and {weight}")
@@ -227,8 +233,10 @@ def red_psm(
         x = problem.movie(lam, latent)
         v = relaxation * x + (1 - relaxation) * f_old + gamma
         f = v
+        axes = MIRRORS[k % 4] if mirrored else ()
         for _ in range(n_red):
-            f = share * denoise_frames(denoiser, f, level(k)) + (1 - share) * v
+            seen = denoise_frames(denoiser, f.flip(axes) if axes else f, level(k))
+            f = share * (seen.flip(axes) if axes else seen) + (1 - share) * v
         f = f.clamp_min(0) if nonnegative else f
         gamma = v - f
         del v
