@@ -28,34 +28,6 @@ RUNS = ROOT / "benchmarks" / "estimates.csv"
 PAGE = ROOT / "benchmarks" / "estimates.md"
 TABLE = ROOT / "pipelines" / "estimates.json"
 
-#: A reconstruction that tells its own peak (the command's figure leaves out what reading the file took), and the
-#: processor's seconds: on one thread those of the clock, were no other process there.
-MEASURED = """
-import dataclasses, sys, time
-import pipelines.reconstruct as reconstruct
-from pathlib import Path
-from pipelines.estimate import probe
-print("probe", probe(time.process_time))
-reconstruct._reset_peak_memory = lambda device: None
-inner = reconstruct.reconstruct_file
-blocks = sys.argv.pop(1)
-def timed(job, **more):
-    if blocks != "None":
-        job = dataclasses.replace(job, memory_limit=int(blocks))
-    clock = time.process_time()
-    done = inner(job, **more)
-    print("seconds", time.process_time() - clock)
-    print("iterations", done.n_iterations)
-    return done
-reconstruct.reconstruct_file = timed
-from pipelines.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    status = Path("/proc/self/status").read_text().splitlines()
-    print("peak", next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")))
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -218,21 +190,51 @@ def simulated(modality: str, case: Case, folder: Path) -> Path:
     return next(place.glob("*.h5"))
 
 
-def measure(path: Path, full_name: str, folder: Path, *more: str, blocks: int | None = None) -> dict[str, float]:
-    """`FIGURES` of one reconstruction on one thread."""
-    with tempfile.TemporaryDirectory(dir=folder) as out:
+#: Peak bytes, seconds of the processor (on one thread those of the clock, were no other process there), iterations,
+#: and seconds of `pipelines.estimate.probe` just before.
+FIGURES = ("peak", "seconds", "iterations", "probe")
+
+
+def measure(path: Path, full_name: str, *more: str, blocks: int | None = None) -> dict[str, float]:
+    """`FIGURES` of the method on one thread, with further arguments of `backcast reconstruct`."""
+    with tempfile.TemporaryDirectory() as out:
         arguments = ["reconstruct", str(path), "-o", out, "-m", full_name, "--device", "cpu", *more]
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURED, str(blocks), *arguments],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ", 1)[0] in FIGURES)
-    if done.returncode or len(said) < len(FIGURES):
-        raise RuntimeError(f"{full_name} on {path}: {done.stderr[-2000:]}")
-    return {name: float(said[name]) for name in FIGURES}
+        run = [sys.executable, __file__, "--run", json.dumps([blocks, arguments])]
+        done = subprocess.run(run, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    said = json.loads(done.stdout) if done.returncode == 0 else done.stderr
+    if not isinstance(said, dict):
+        raise RuntimeError(f"{full_name} on {path}: {said}")
+    return said
+
+
+def _measured(blocks: int | None, arguments: list[str]) -> dict[str, float] | str:
+    """In a process of its own."""
+    import contextlib
+    import io
+    import time
+
+    import pipelines.reconstruct as reconstruct
+    from pipelines.cli import app, guarded
+    from pipelines.estimate import probe
+
+    found: dict[str, float] = {"probe": probe(time.process_time)}
+    inner = reconstruct.reconstruct_file
+
+    def timed(job: Any, **more: Any) -> Any:
+        job = job if blocks is None else dataclasses.replace(job, memory_limit=blocks)
+        clock = time.process_time()
+        done = inner(job, **more)
+        found.update(seconds=time.process_time() - clock, iterations=done.n_iterations)
+        return done
+
+    reconstruct.reconstruct_file = timed
+    reconstruct._reset_peak_memory = lambda device: None  # that would leave out what reading the file took
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        status = guarded(lambda: app(args=arguments, standalone_mode=False))
+    peak = next(t for t in Path("/proc/self/status").read_text().splitlines() if t.startswith("VmHWM:"))
+    found["peak"] = int(peak.split()[1]) * 1024.0
+    return said.getvalue()[-2000:] if status or "seconds" not in found else found
 
 
 def read_runs() -> dict[tuple[str, str], dict[str, float]]:
@@ -240,10 +242,6 @@ def read_runs() -> dict[tuple[str, str], dict[str, float]]:
         return {}
     with RUNS.open() as file:
         return {(r["method"], r["case"]): {k: float(r[k]) for k in FIGURES} for r in csv.DictReader(file)}
-
-
-#: Peak bytes, seconds of the processor, iterations, seconds of `pipelines.estimate.probe` just before.
-FIGURES = ("peak", "seconds", "iterations", "probe")
 
 
 def write_runs(runs: dict[tuple[str, str], dict[str, float]]) -> None:
@@ -264,7 +262,7 @@ def measure_all(wanted: list[str], folder: Path, *, again: bool) -> None:
                     continue
                 path = simulated(name.partition(":")[0], case, folder)
                 try:
-                    run = runs[key] = measure(path, name, folder, blocks=case.blocks)
+                    run = runs[key] = measure(path, name, blocks=case.blocks)
                 except RuntimeError as error:
                     print(error, file=sys.stderr)
                     continue
@@ -368,9 +366,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="MODALITY:METHOD")
     parser.add_argument("--again", action="store_true", help="measure what is measured already")
     parser.add_argument("--fit", action="store_true", help="fit only")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--files", type=Path, help="folder of the simulated files, kept")
     known = parser.parse_args()
     sys.path.insert(0, str(ROOT))
+    if known.run:
+        print(json.dumps(_measured(*json.loads(known.run))))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = known.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

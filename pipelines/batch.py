@@ -305,8 +305,9 @@ def _executor(options: Options, n_jobs: int, given: Executor | None) -> Iterator
     elif options.scheduler == "dask":
         from pipelines.dask_executor import Dask, connected
 
-        with connected(options.scheduler_address, min(options.jobs, n_jobs)) as client:
-            yield Dask(client)
+        n_workers = min(options.jobs, n_jobs)
+        with connected(options.scheduler_address, n_workers) as client:
+            yield Dask(client, None if options.scheduler_address else n_workers)
     else:
         yield InProcess() if options.jobs == 1 else ProcessPool(min(options.jobs, n_jobs))
 
@@ -467,10 +468,12 @@ def _check_output(options: Options) -> None:
 def _chosen(options: Options, inputs: Sequence[Input], device: str) -> dict[tuple[str, bool], Chosen]:
     """Methods by modality and whether there are several frames; at least one.
 
-    A file that cannot say its modality fails when it is read; any method serves to get there.
+    A file that cannot say its modality fails when it is read; any method serves to get there, the one that is named too.
     """
     kinds = {(i.modality, i.moving) for i in inputs if i.modality and _has_methods(i.modality)}
-    kinds = kinds or {(METHODS[0].modalities[0], False)}
+    if not kinds:
+        anyone = METHODS[0] if options.method is None else find_method(options.method)
+        kinds = {(anyone.modalities[0], False)}
     return {kind: _configure(options, *kind, device) for kind in sorted(kinds)}
 
 

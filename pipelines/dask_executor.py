@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import queue
 import threading
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 CONNECT_S = 20.0
 #: How often the scheduler is asked whether it is still there.
 LOOK_EVERY_S = 2.0
+#: Times that a cluster on this machine is started.
+STARTS = 3
 
 
 def distributed() -> Any:
@@ -56,26 +59,47 @@ def connected(address: str | None, n_workers: int) -> Iterator[Client]:
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"--scheduler-address {address}: expected a dask scheduler, found none "
-                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+                f"({_first(error)}); "
                 "start one, or give tcp://HOST:8786"
             ) from error
         with client:
             yield client
         return
+    with _cluster(module, n_workers) as cluster, module.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _cluster(module: Any, n_workers: int) -> Any:
+    """Processes on this machine; once more where one of them died while it started.
+
+    Raises:
+        ConfigError: they die whenever they start.
+    """
     threads = max(1, cpu_count() // n_workers)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    with (
-        module.LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            memory_limit=0,  # the system's own; dask would stop workers at a share of it
-            env=dict.fromkeys(names, str(threads)),
-        ) as cluster,
-        module.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    for attempt in range(STARTS):
+        try:
+            return module.LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,  # the system's own; dask would stop workers at a share of it
+                env=dict.fromkeys(names, str(threads)),
+                silence_logs=logging.CRITICAL,  # what became of a file is in its outcome
+            )
+        except (RuntimeError, OSError) as error:
+            if attempt == STARTS - 1:
+                raise ConfigError(
+                    f"--scheduler dask: its workers died while they started ({_first(error)}); too little memory? try "
+                    "fewer -j"
+                ) from error
+    raise AssertionError
+
+
+def _first(error: BaseException) -> str:
+    """Words of an error, or its kind."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Dask:
@@ -83,10 +107,11 @@ class Dask:
 
     Args:
         client: any `distributed.Client`.
+        n_workers: that its cluster is kept at, where some died for good; None leaves that to the cluster.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, n_workers: int | None = None) -> None:
+        self.client, self.n_workers = client, n_workers
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[tuple[int, Done | Failure]]:
         """See Executor."""
@@ -95,6 +120,7 @@ class Dask:
         self.client.subscribe_topic(topic, lambda event: said.put(("progress", *event[1])))
         futures: dict[int, Future] = {}
         lost = _Watch(self.client)
+        looked = time.monotonic()
         try:
             for index, job in enumerate(jobs):
                 future = self.client.submit(
@@ -103,6 +129,9 @@ class Dask:
                 futures[index] = future
                 future.add_done_callback(lambda future, index=index: said.put(("ended", index, future)))
             while futures:
+                if time.monotonic() - looked > LOOK_EVERY_S:
+                    looked = time.monotonic()
+                    self._replace_the_dead()
                 try:
                     kind, index, content = said.get(timeout=LOOK_EVERY_S)
                 except queue.Empty:
@@ -122,6 +151,12 @@ class Dask:
             with contextlib.suppress(Exception):  # a scheduler that has gone cannot be told
                 self.client.unsubscribe_topic(topic)
                 self.client.cancel(list(futures.values()), force=True)
+
+    def _replace_the_dead(self) -> None:
+        """A process that dies while it starts is given up by its nanny; the cluster starts others when asked."""
+        if self.n_workers is not None and self.client.cluster is not None:
+            with contextlib.suppress(Exception):  # asked again soon
+                self.client.cluster.scale(self.n_workers)
 
 
 def _task(index: int, job: Job, topic: str) -> Done | Failure:
