@@ -26,7 +26,7 @@ def window():
     from qtpy.QtCore import QThreadPool
 
     made = napari.Viewer(show=True)
-    made.window._qt_window.resize(1100, 800)
+    made.window._qt_window.resize(900, 640)  # software draws every pixel
     yield made
     made.close()
     assert QThreadPool.globalInstance().waitForDone(20_000)  # no worker is left behind

@@ -17,8 +17,8 @@ from viewer.source import ROLE, LayerData
 
 #: What the axes of a dictionary stand for.
 SIDES = ("departure minus arrival at the surface", "departure from the mobile", "arrival at the base station")
-#: Width and height of a drawn spectrum, and the gap to the next, in direction sines.
-WIDE, HIGH, GAP = 2.0, 1.2, 0.5
+#: Width and height of a drawn spectrum, and the gap to the next below.
+WIDE, HIGH, GAP = 3.0, 0.7, 0.45
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def channel_layers(
 
 
 def spectrum_layers(spectra: list[Spectrum], *, name: str = "") -> list[LayerData]:
-    """Each spectrum as a line with error bars, side by side, the truth behind as bars; y is amplitude · HIGH."""
+    """Each spectrum as points with error bars, one below the other, the truth behind as bars; 1 is HIGH."""
     shapes: list[NDArray[Any]] = []
     kinds: list[str] = []
     colors: list[str] = []
@@ -117,27 +117,33 @@ def spectrum_layers(spectra: list[Spectrum], *, name: str = "") -> list[LayerDat
 
     labels, places = [], []
     for k, s in enumerate(spectra):
-        left = k * (WIDE + GAP)
+        foot = -k * (HIGH + GAP)
         span = float(s.directions[-1] - s.directions[0]) or 1.0
-        x = left + WIDE * (s.directions - s.directions[0]) / span
+        x = WIDE * (s.directions - s.directions[0]) / span
+        step = WIDE / max(len(x) - 1, 1)
         if s.truth is not None:
             for at, value in zip(x, s.truth, strict=True):
-                draw("line", [[0, at], [HIGH * value, at]], "#667788", 0.06)
-        draw("path", [[HIGH, left], [0, left], [0, left + WIDE]], "#aaaaaa", 0.01)
-        draw("path", np.column_stack([HIGH * s.amplitude, x]), "#ff8c42", 0.012)
+                if value > 0:
+                    draw("line", [[foot, at], [foot + HIGH * value, at]], "#5a6b80", 0.5 * step)
+        draw("path", [[foot + HIGH, -0.05], [foot, -0.05], [foot, WIDE + 0.05]], "#aaaaaa", 0.008)
+        for at, value in zip(x, s.amplitude, strict=True):
+            half = 0.012
+            level = foot + HIGH * value
+            draw("line", [[level, at - half], [level, at + half]], "#ff8c42", 0.03)
         for at, value, spread in zip(x, s.amplitude, s.deviation if s.deviation is not None else (), strict=False):
-            low, high = HIGH * max(value - spread, 0.0), HIGH * (value + spread)
-            draw("line", [[low, at], [high, at]], "#4ecdc4", 0.015)
+            low, high = foot + HIGH * max(value - spread, 0.0), foot + HIGH * (value + spread)
+            draw("line", [[low, at], [high, at]], "#4ecdc4", 0.01)
             for end in (low, high):
-                draw("line", [[end, at - 0.02], [end, at + 0.02]], "#4ecdc4", 0.012)
-        labels += [s.side, f"{s.directions[0]:g}", f"{s.directions[-1]:g}", "1"]
-        places += [[HIGH + 0.12, left + WIDE / 2], [-0.1, left], [-0.1, left + WIDE], [HIGH, left - 0.1]]
+                draw("line", [[end, at - 0.025], [end, at + 0.025]], "#4ecdc4", 0.01)
+        labels += [s.side, f"{s.directions[0]:.3g}", f"{s.directions[-1]:.3g}", "1"]
+        places += [[foot + HIGH + 0.1, WIDE / 2], [foot - 0.08, 0.0], [foot - 0.08, WIDE], [foot + HIGH, -0.15]]
     drawn: dict[str, Any] = {
         "name": f"{name} angular spectra".strip(),
         "shape_type": kinds,
         "edge_color": colors,
         "edge_width": widths,
         "face_color": "transparent",
+        "opacity": 1.0,
         "units": ("dimensionless",) * 2,
         "axis_labels": ("amplitude", "direction sine"),
         "metadata": {ROLE: "spectra", "spectra": spectra},

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGridLayout, QLabe
 from viewer.canvas import Plot, listen
 from viewer.comparing import difference, profile, region_figures, same_grid, shown
 from viewer.plots import draw_profiles
+from viewer.show import fit
 from viewer.source import ABSOLUTE, ROLE
 
 LINE, REGION = "profile line", "region"
@@ -102,7 +103,7 @@ class CompareWidget(QWidget):
             layer.name_overlay.visible = True
         self.viewer.canvas.grid.stride = 1
         self.viewer.canvas.grid.enabled = True
-        self.viewer.reset_view()
+        fit(self.viewer)
 
     def show_difference(self) -> None:
         """First minus second as a layer."""

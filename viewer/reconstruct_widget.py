@@ -245,7 +245,7 @@ class ReconstructWidget(QWidget):
         except ValueError as error:
             show_error(str(error))
             return
-        self.source, self.layer, self.history = chosen, None, History()
+        self.source, self.layer, self.history, self._done = chosen, None, History(), False
         self._method = method
         source = chosen.path if chosen.path is not None and chosen.path.is_file() else None
         self.worker = GeneratorWorker(
@@ -341,6 +341,7 @@ class ReconstructWidget(QWidget):
     def _returned(self, result: Reconstruction | None) -> None:
         if result is None or self.source is None:
             return
+        self._done = True
         name = f"{self.source.name} {self._method}"
         self.result = Source(name=name, measurement=self.source.measurement, result=result)
         try:
@@ -379,7 +380,7 @@ class ReconstructWidget(QWidget):
     def _finished(self) -> None:
         self.worker = self._runs.worker = None
         self.bar.setRange(0, 1)
-        self.bar.setValue(0)
+        self.bar.setValue(int(self._done))
         self._enable()
 
     # -- dialogs --------------------------------------------------------------------------------------------

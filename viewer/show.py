@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from viewer.source import KEY, Source, role_of, source_of
 
 if TYPE_CHECKING:
@@ -84,10 +86,34 @@ def arrange(viewer: ViewerModel) -> None:
                 viewer.dims.set_current_step(axis, 0)
     if deep:
         viewer.scene.camera.angles = ANGLES
-    viewer.reset_view(reset_camera_angle=False, margin=MARGIN)
+    fit(viewer)
+    lengths = [str(u) for layer in viewer.layers if layer.visible for u in layer.units[-2:]]
+    viewer.canvas.overlays.scale_bar.visible = "millimeter" in lengths
+    viewer.canvas.overlays.current_slice.visible = "frame" in viewer.dims.axis_labels
     for layer in viewer.layers:
         if layer.visible and role_of(layer.metadata) in ("magnitude", "spectra"):
             viewer.layers.selection.active = layer
+
+
+def fit(viewer: ViewerModel, margin: float = MARGIN) -> None:
+    """Bring what is visible into view; napari's own looks at what is hidden too."""
+    layers = [layer for layer in viewer.layers if layer.visible]
+    if not layers:
+        return
+    if max(layer.ndim for layer in layers) == viewer.dims.ndim:
+        viewer.fit_to_view(layers=layers, margin=margin)
+        return
+    # napari cannot fit to layers of fewer axes than others have
+    shown = viewer.dims.ndisplay
+    low, high = (
+        np.array(
+            [f([layer.extent.world[side][-k] for layer in layers if layer.ndim >= k]) for k in range(shown, 0, -1)]
+        )
+        for side, f in ((0, min), (1, max))
+    )
+    viewer.scene.camera.center = (0.0,) * (3 - shown) + tuple(float(v) for v in (low + high) / 2)
+    size = np.maximum(high - low, 1e-9)[-2:]
+    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min()) * (1 - 2 * margin)
 
 
 def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
@@ -112,6 +138,6 @@ def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
         keywords["metadata"] = {**keywords["metadata"], KEY: source}
         layers.append((data, keywords, kind))
     for data, keywords, kind in reversed(layers):  # the grid begins with the topmost layer
-        add(viewer, data, keywords, kind)
+        add(viewer, data, keywords, kind).name_overlay.visible = True
     viewer.canvas.grid.enabled = True
     viewer.canvas.grid.stride = 1
