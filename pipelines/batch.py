@@ -468,7 +468,7 @@ def _check_output(options: Options) -> None:
 def _chosen(options: Options, inputs: Sequence[Input], device: str) -> dict[tuple[str, bool], Chosen]:
     """Methods by modality and whether there are several frames; at least one.
 
-    A file that cannot say its modality fails when it is read; any method serves to get there, the one that is named too.
+    A file that cannot say its modality fails when it is read; any method serves to get there, also the one named.
     """
     kinds = {(i.modality, i.moving) for i in inputs if i.modality and _has_methods(i.modality)}
     if not kinds:

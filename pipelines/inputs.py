@@ -84,14 +84,14 @@ def find_inputs(arguments: Sequence[str]) -> Found:
 
 
 def _input(source: Path, relative: Path) -> Input | None:
-    """A foreign file; None for any other."""
+    """A foreign file, also one whose TOML is wrong; None for any other."""
     from data.convert.detect import foreign
     from data.errors import DataFormatError
 
     try:
         found = foreign(source)
-    except DataFormatError as error:
-        raise ConfigError(str(error)) from error
+    except DataFormatError:  # of the TOML; reading tells
+        return Input(source, relative, None)
     return None if found is None else Input(source, relative, found.modality, found.moving)
 
 
@@ -213,7 +213,7 @@ def look(path: Path) -> tuple[str, str | None]:
     from data.hdf5 import FormatProblem, attribute, open_file
 
     try:
-        with open_file(path, allow_links=True) as f:
+        with open_file(path, links_looked_at=False) as f:
             kind, modality = (attribute(f, "/", name) for name in ("format", "modality"))
     except FormatProblem:
         return "damaged", None

@@ -344,15 +344,15 @@ def mutant_toml(source: Path, target: Path, g: Generator) -> str:
     return words
 
 
-def mutant_list(folder: Path, target: Path, g: Generator) -> str:
+def mutant_list(target: Path, g: Generator) -> str:
     """A list of inputs with ways out of its folder, files that are none, and other bytes."""
-    name = f"{folder.name}/radar.h5"
     lines = [
-        name,
-        f"../{folder.parent.name}/{name}",
+        "radar.h5",
+        "../good/radar.h5",
         "../outside/canary.h5",
         "../../*",
-        f"{folder.name}/../{folder.name}/*.h5",
+        "../good/../good/*.h5",
+        "*.h5",
         "@other.txt",
         "-o",
         "# nothing",

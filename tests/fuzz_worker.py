@@ -21,7 +21,7 @@ LIMIT_BYTES = 512 * 2**20
 
 
 def main() -> None:
-    sandbox = Path(sys.argv[1]).resolve()
+    root = Path(sys.argv[1]).resolve()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -55,7 +55,7 @@ def main() -> None:
 
     for line in sys.argv[2:]:  # everything is imported before the limits begin
         run(json.loads(line))
-    watch(sandbox, touched)
+    watch(root, touched)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + LIMIT_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -82,8 +82,8 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def watch(sandbox: Path, touched: list[str]) -> None:
-    """Note what Python writes outside of the folder out/ of the sandbox, and what it reads from the folder outside/."""
+def watch(root: Path, touched: list[str]) -> None:
+    """Note what Python writes outside of the folder out/ below the root, and what it reads from the folder outside/."""
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     changes = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 
@@ -103,9 +103,9 @@ def watch(sandbox: Path, touched: list[str]) -> None:
         if isinstance(path, int) or not path:
             return
         place = Path(os.path.realpath(os.fsdecode(path)))  # type: ignore[arg-type]
-        inside_out = place.is_relative_to(sandbox / "out")
+        inside_out = place.is_relative_to(root / "out")
         harmless = str(place) in ("/dev/null", "/proc/self/clear_refs") or str(place).startswith("/proc/")
-        if (changed and not inside_out and not harmless) or place.is_relative_to(sandbox.parent / "outside"):
+        if (changed and not inside_out and not harmless) or place.is_relative_to(root / "outside"):
             touched.append(f"{event} {place}")
 
     sys.addaudithook(hook)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from batch_cases import ROOT, cli
 from data_cases import differences
-from foreign_cases import CASES, ct_scan, matlab5, npy, npz, nxtomo, radar_mapping, radar_matlab, radar_scan
+from foreign_cases import CASES, RADAR_GRID, ct_scan, matlab5, npy, npz, nxtomo, radar_mapping, radar_matlab, radar_scan
 from scipy.io import savemat
 
 import data
@@ -247,7 +247,7 @@ def test_links_out_of_a_file_only_when_allowed(tmp_path):
     with pytest.raises(DataFormatError, match="external link"):
         convert(source)
     assert convert(source, ConvertOptions(allow_links=True)).data.any()
-    done = cli("reconstruct", source, "-o", tmp_path / "out")
+    done = cli("reconstruct", source, "-m", "fbp", "-o", tmp_path / "out")
     assert done.status == 1
     assert "BC110" in done.err
     assert cli("convert", source, "--allow-links", "-o", tmp_path / "m.h5").status == 0
@@ -377,6 +377,15 @@ def test_a_mapping_with_a_mistake(text, words, tmp_path):
     assert "\n" not in str(caught.value)
     assert cli("info", source).status == 1
     assert cli("validate", source).status == 1
+
+
+def test_a_wrong_mapping_does_not_stop_the_others(tmp_path):
+    npy(tmp_path)
+    (tmp_path / "s21.npy.toml").write_text("modality = ")
+    write_measurement(tmp_path / "good.h5", radar_scan())
+    done = cli("reconstruct", tmp_path, "-m", "backprojection", "-s", RADAR_GRID[2], "-o", tmp_path / "out")
+    assert done.status == 3
+    assert "s21.npy.toml: expected TOML, found a mistake" in done.err
 
 
 def test_numpy_files_without_a_mapping_or_of_other_things(tmp_path):

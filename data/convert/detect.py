@@ -79,16 +79,22 @@ def _foreign(source: Path, *, allow_links: bool) -> Foreign | None:
         return Foreign("numpy", None) if _has_arrays(source) else None
     if start.startswith(_MATLAB):
         return _matlab(_matlab5_names(source))
-    with contextlib.suppress(FormatProblem, *DAMAGE, UnicodeError), open_file(source, allow_links=allow_links) as file:
-        if start.startswith(_MATLAB_73):
-            return _matlab(set(names_in(file["/"], "/")))
-        return _hdf5(file)
+    with contextlib.suppress(FormatProblem, *DAMAGE, UnicodeError):
+        return _hdf5_kind(source, start, allow_links)
     return None
 
 
+def _hdf5_kind(source: Path, start: bytes, allow_links: bool) -> Foreign | None:
+    with open_file(source, links_looked_at=False) as file:
+        if attribute(file["/"], "/", "format") in (MEASUREMENT, RECONSTRUCTION):
+            return None
+    with open_file(source, allow_links=allow_links) as file:
+        if start.startswith(_MATLAB_73):
+            return _matlab(set(names_in(file["/"], "/")))
+        return _hdf5(file)
+
+
 def _hdf5(file: h5py.File) -> Foreign | None:
-    if attribute(file["/"], "/", "format") in (MEASUREMENT, RECONSTRUCTION):
-        return None
     if isinstance(get_object(file, "/kspace"), h5py.Dataset):
         return Foreign("fastmri", "mri")
     if entries(file):
