@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # processes of the test run: one per core, one thread each
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test check-slow lint types bench bench-quality bench-denoisers bench-pnp bench-sbl install docs-figures clean
+.PHONY: demo test check-slow lint types bench bench-quality bench-denoisers bench-pnp bench-sbl install docs-figures docs-screenshots clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ bench-sbl: install  ## Kronecker sparse Bayesian learning beside the published f
 
 docs-figures: install  ## the pictures in docs/, from simulated and measured scans
 	$(BIN)/python docs/make_figures.py
+
+docs-screenshots: install  ## the pictures of docs/viewer.md; a display, or xvfb
+	$(BIN)/pip install --quiet -e ".[viewer-qt]" -c constraints.txt
+	$(if $(DISPLAY),,xvfb-run -a -s "-screen 0 1920x1200x24") $(BIN)/python docs/make_screenshots.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
