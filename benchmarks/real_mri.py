@@ -428,6 +428,7 @@ WAYS = {
     "parts": (),
     "magnitude": ("solver.on=magnitude",),
     "demodulated": ("solver.on=demodulated",),
+    "joint": ("solver.on=joint", "denoiser.file=mri-2d-complex"),
     "parts, tomo-2d": ("denoiser.file=tomo-2d",),
 }
 

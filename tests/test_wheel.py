@@ -92,5 +92,5 @@ def test_packages_are_listed_in_full():
 
 def test_the_weights_are_in_with_their_cards(wheel):
     inside = {name for name in wheel.namelist() if name.startswith("denoisers/weights/")}
-    for name in ("radar-3d-fast", "tomo-2d", "mri-2d"):
+    for name in ("radar-3d", "radar-3d-fast", "tomo-2d", "mri-2d", "mri-2d-complex"):
         assert {f"denoisers/weights/{name}.safetensors", f"denoisers/weights/{name}.json"} <= inside
