@@ -7,7 +7,9 @@ from pathlib import Path
 
 import h5py
 
-from data import DataFormatError, open_kind, read_measurement
+from data import DataFormatError, open_kind
+from data.convert.detect import foreign
+from data.convert.read import read
 from data.hdf5 import DAMAGE
 from data.measurement import Measurement
 from data.reconstruction import Reconstruction
@@ -21,7 +23,11 @@ from viewer.source import LayerData, Source, with_source
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says that it is one of our two formats, or is HDF5 that will not open (a half-written one)."""
+    """Whether a file is for us by its content.
+
+    Either of our two formats, a foreign measurement that every command reads (fastMRI, ISMRMRD, NXtomo, ...), or HDF5
+    that will not open, such as a half-written file, about which there is something to say.
+    """
     try:
         with open(path, "rb") as f:
             if f.read(8) != b"\x89HDF\r\n\x1a\n":
@@ -32,18 +38,24 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         return os.path.isfile(path)
     except DAMAGE:
         return True
-    return isinstance(value, bytes | str) and ("backcast-" in (value if isinstance(value, str) else value.decode()))
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if isinstance(text, str) and text.startswith("backcast-"):
+        return True
+    try:
+        return foreign(Path(path)) is not None
+    except DataFormatError:
+        return False
 
 
 def load(path: str | os.PathLike[str]) -> Source:
-    """Read a measurement or reconstruction file, and the input of a reconstruction where it is found.
+    """Read a measurement (a foreign one too) or reconstruction file, and a reconstruction's input where it is found.
 
     Raises:
         DataFormatError: a file that cannot be read, in one sentence.
     """
     path = Path(path)
-    if open_kind(path) == "measurement":
-        m = read_measurement(path)
+    if foreign(path) is not None or open_kind(path) == "measurement":
+        m = read(path)
         return Source(name=path.stem, path=path, measurement=m, notes=m.warnings)
     result = open_result(path)
     measurement, note = _input_of(path, result)
@@ -96,7 +108,7 @@ def _input_of(path: Path, result: Reconstruction) -> tuple[Measurement | None, s
     try:
         if source.stat().st_size > MEMORY_BYTES:
             return None, f"{path.name}: its measurement {named} is large; truth and antennas are not shown"
-        m = read_measurement(source)
+        m = read(source)
     except (DataFormatError, OSError) as error:
         return None, f"{path.name}: truth and antennas are not shown, since its measurement cannot be read: {error}"
     wanted = str(result.attrs.get("input_uuid", ""))

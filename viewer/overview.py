@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 #: Voxels that 3D shows at most (64 MiB of float32).
 VOXELS_3D = 2**24
 #: Bytes that are read of a file, at most, to make a coarse level.
-READ_BYTES = 3 * 2**27
+READ_BYTES = 2**28
 #: Planes that are read at a time.
 GROUP = 16
 
