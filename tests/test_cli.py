@@ -58,6 +58,7 @@ def test_every_command_has_help():
         "convert",
         "export",
         "estimate",
+        "view",
         "reconstruct",
         "evaluate",
         "tune",
