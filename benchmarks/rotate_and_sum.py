@@ -100,6 +100,10 @@ class RotateAndSum(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.matrix.rmatmul(y.reshape(len(y), -1)).reshape(len(y), *self.in_shape)
 
+    def row_energy(self) -> Tensor:
+        """As `Projector.row_energy`."""
+        return self.matrix.row_energy().reshape(self.out_shape)
+
     def blocks(self) -> Iterator[tuple[slice, SparseMatrix]]:
         """As `Projector.blocks`."""
         yield slice(0, self.n_views * self.n_bins), self.matrix

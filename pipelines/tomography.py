@@ -61,6 +61,8 @@ FEW_VIEWS, BORROWED_VIEWS = 16, 32
 MOST_MISSING = 0.5
 #: Last noise level that the denoiser is told, and views of a movie below which it is higher in inverse proportion.
 FINAL, ENOUGH_VIEWS = 0.06, 64
+#: Temporal weight of tv, and frames below which it is lower in proportion.
+TEMPORAL, TEMPORAL_FRAMES = 3e-3, 32
 #: Penalty of redpsm, and views of a movie beyond which it falls with their square root.
 BETA, BETA_VIEWS = 0.022, 32
 #: Iterations of the first image, which sets the scale.
@@ -163,13 +165,16 @@ def tv(m: Measurement, config: TvConfig, setting: Setting) -> Plan:
     """Total variation of every frame, and of time between frames (anisotropic in time, isotropic in space)."""
     scan = read_scan(m, config, setting)
     table = config.solver
+    temporal = table.temporal_weight
+    if temporal is None:  # the same motion in fewer frames varies as much in all, beside fewer frames' data
+        temporal = TEMPORAL * min(1.0, scan.n_frames / TEMPORAL_FRAMES)
 
     def solve(problem: _Problem, start: Any) -> Iterator[State]:
         return tv_primal_dual(
             problem.A,
             problem.y,
             weight=table.weight,
-            temporal_weight=table.temporal_weight if scan.moves else 0.0,
+            temporal_weight=temporal if scan.moves else 0.0,
             nonnegative=table.nonnegative,
             x0=problem.first,
             start=start,
@@ -349,8 +354,8 @@ def _temporal_basis(
 
 
 def usual_rank(n_frames: int) -> int:
-    """4, 7, 10, 13 for 32, 64, 128, 256 frames; RP chooses 4, 6, 7, 11 for movies of one slow motion."""
-    return max(2, round(3 * math.log2(n_frames) - 11))
+    """4, 8, 11, 14 for 32, 64, 128, 256 frames; RP chooses 4, 6, 7, 11 for movies of one slow motion."""
+    return max(2, round(3.2 * math.log2(n_frames / 8)) - 2)
 
 
 def _iterative(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imaging.errors import GeometryError
-from imaging.operators import ConeBeam, FanBeam, Grid, ParallelBeam, TimeSequential
+from imaging.operators import ConeBeam, FanBeam, Grid, LinearOperator, ParallelBeam, TimeSequential, Weighted
 
 N = 128
 UNIT = Grid((0.0, -N / 2, -N / 2), (1.0, 1.0, 1.0), (1, N, N))  # the rotation axis on pixel 64, as scikit-image has it
@@ -184,6 +184,27 @@ def test_every_view_sees_its_frame(memory_limit: int) -> None:
     basis, psi = torch.rand(3, 2, 16, 16, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
     movie = torch.einsum("fk,kzyx->fzyx", psi, basis)
     torch.testing.assert_close(T(movie), torch.einsum("pk,kpzj->pzj", psi[index], T.project_basis(basis)))
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan", "cone", "moving", "weighted"])
+@pytest.mark.parametrize("memory_limit", [2**32, 0])
+def test_mean_eigenvalue_is_that_of_the_matrix(kind: str, memory_limit: int) -> None:
+    grid = Grid((0.0, -3.0, -2.5), (1.0, 1.0, 1.2), (2, 7, 6))
+    angles, columns, far = ANGLES[::20], COLUMNS[::4][13:20], {"source_to_origin_m": 20.0, "origin_to_detector_m": 9.0}
+    more = {"memory_limit": memory_limit, "dtype": torch.float64}
+    A: LinearOperator = ParallelBeam(angles, columns, grid, **more)
+    if kind == "fan":
+        A = FanBeam(angles, columns, grid, **far, **more)
+    elif kind == "cone":
+        A = ConeBeam(angles, columns, columns[2:5], grid, **far, **more)
+    elif kind != "parallel":
+        A = TimeSequential(A, torch.tensor([0, 1, 1, 2, 0]))  # type: ignore[arg-type]
+    if kind == "weighted":
+        A = Weighted(A, torch.rand(A.out_shape, dtype=torch.float64))
+    n = math.prod(A.in_shape)
+    matrix = A(torch.eye(n, dtype=torch.float64).reshape(n, *A.in_shape))
+    expected = float(matrix.square().sum()) / math.prod(A.out_shape)
+    assert A.mean_eigenvalue() == pytest.approx(expected, rel=1e-10)
 
 
 def test_impossible_scans_are_refused() -> None:

@@ -75,6 +75,14 @@ class SparseMatrix:
             starts, self.columns[first:last], self.values[first:last], (rows.stop - rows.start, self.shape[1])
         )
 
+    def row_energy(self) -> Tensor:
+        """Sum of the squares of each row, (rows,), float64; entries that fall on the same column are one."""
+        values, columns, starts = (t.cpu().numpy() for t in (self.values, self.columns, self.starts))
+        matrix = csr_matrix((values.astype(np.float64), columns.copy(), starts.copy()), shape=self.shape)
+        matrix.sum_duplicates()
+        energy = np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float64).ravel()
+        return torch.from_numpy(energy).to(self.values.device)
+
     def to(self, device: torch.device) -> SparseMatrix:
         """The same on another device."""
         if self.values.device == device:

@@ -70,6 +70,7 @@ class Projector(LinearOperator):
         self.n_bins = out_shape[1] * out_shape[2] // n_stack
         self.n_pixels = grid.n_voxels // n_stack
         self.entries = entries
+        self._energy: Tensor | None = None
         for name, value in buffers.items():
             self.register_buffer(name, value.to(device))
         self.matrix: SparseMatrix | None = None
@@ -79,6 +80,17 @@ class Projector(LinearOperator):
     def _rows(self) -> Iterator[Rows]:
         """The matrix in compressed rows, some at a time."""
         raise NotImplementedError
+
+    def row_energy(self) -> Tensor:
+        """Σ_i R[(p, j), i]² of every sample, float64 (n_view, n_row, n_column); computed once."""
+        if self._energy is None:
+            energy = torch.cat([m.row_energy() for _, m in self.blocks()])
+            self._energy = energy.reshape(self.n_views, -1, self.n_bins).expand(-1, self.n_stack, -1)
+        return self._energy.reshape(self.out_shape)
+
+    def mean_eigenvalue(self) -> float:
+        """‖A‖_F² / M from the matrix."""
+        return float(self.row_energy().mean())
 
     def estimated_bytes(self) -> int:
         """What the stored matrix and its transpose take at most."""
@@ -362,6 +374,14 @@ class TimeSequential(LinearOperator):
             (K, n_view, n_row, n_column): Σ_k ψ[frame_index[p], k] of it is the projection of Σ_k basis[k] ψ[:, k].
         """
         return self.static._forward(basis)
+
+    def row_energy(self) -> Tensor:
+        """That of the static scan: a view sees one frame."""
+        return self.static.row_energy()
+
+    def mean_eigenvalue(self) -> float:
+        """‖A‖_F² / M, that of the static scan."""
+        return self.static.mean_eigenvalue()
 
     def _forward(self, x: Tensor) -> Tensor:
         static, batch = self.static, len(x)

@@ -36,6 +36,13 @@ class Weighted(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(y * self.weights)
 
+    def mean_eigenvalue(self) -> float:
+        """‖A‖_F² / M, from the inner operator's rows where it knows their energy."""
+        if not hasattr(self.inner, "row_energy"):
+            return super().mean_eigenvalue()
+        energy: Tensor = self.inner.row_energy()  # type: ignore[operator]
+        return float((energy * self.weights.square()).mean())
+
     @property
     def frame_index(self) -> Tensor:
         """Of a weighted `TimeSequential`."""
