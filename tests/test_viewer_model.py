@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import resource
 import shutil
+import subprocess
 import sys
 import time
 
@@ -52,6 +55,25 @@ def roles(viewer):
 
 def units(viewer):
     return None if viewer.layers.extent.units is None else tuple(map(str, viewer.layers.extent.units))
+
+
+def test_the_manifest_is_valid_and_everything_it_names_is_there():
+    import_napari()
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_distribution("backcast")
+    named = [c.python_name for c in manifest.contributions.commands]
+    for name in (*named, manifest.on_activate):
+        module, _, attribute = str(name).partition(":")
+        if "widget" in module and not has_qt():
+            continue
+        assert callable(getattr(importlib.import_module(module), attribute)), name
+    done = subprocess.run([sys.executable, "-m", "npe2", "validate", "backcast"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def has_qt():
+    return any(importlib.util.find_spec(qt) for qt in ("PyQt6", "PySide6", "PyQt5", "PySide2"))
 
 
 # -- files --------------------------------------------------------------------------------------------------

@@ -80,6 +80,14 @@ def test_the_command_is_there(wheel):
     assert dict(parser["console_scripts"]) == {"backcast": "pipelines.cli:main"}
 
 
+def test_napari_finds_the_plugin(wheel):
+    (name,) = (n for n in wheel.namelist() if n.endswith("entry_points.txt"))
+    parser = configparser.ConfigParser()
+    parser.read_string(wheel.read(name).decode())
+    assert dict(parser["napari.manifest"]) == {"backcast": "viewer:napari.yaml"}
+    assert "viewer/napari.yaml" in wheel.namelist()
+
+
 def test_packages_are_listed_in_full():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     there = {
