@@ -87,12 +87,13 @@ class CartesianMri(CoilOperator):
         spectrum = torch.fft.fftn(coils * self.image_phase, dim=self._cut) * self.mask[frame]
         return torch.fft.ifftn(spectrum, dim=self._cut) * self.image_phase.conj()
 
-    def point_spread(self) -> Tensor:
+    def point_spread(self, frame: int) -> Tensor:
         """See `CoilOperator`; where slices are not transformed it is 0 beyond them."""
-        spread = torch.fft.ifftn(self.mask.to(torch.complex128), dim=self.axes) if self.axes else self.mask + 0j
-        if self.by_slice and self.mask.shape[1] > 1:
-            mean, spread = spread.mean(1, keepdim=True), torch.zeros_like(spread)
-            spread[:, :1] = mean
+        mask = self.mask[frame].to(torch.complex128)
+        spread = torch.fft.ifftn(mask, dim=self.axes) if self.axes else mask
+        if self.by_slice and len(mask) > 1:
+            mean, spread = spread.mean(0, keepdim=True), torch.zeros_like(spread)
+            spread[:1] = mean
         if self.centered:  # the phases turn lag n by exp(2πi c n / N)
             for a in self.axes:
                 n = spread.shape[a]

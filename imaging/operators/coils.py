@@ -74,8 +74,8 @@ class CoilOperator(LinearOperator):
     def _transform_gram(self, coils: Tensor, frame: int) -> Tensor:
         return self._transform_adjoint(self._transform(coils, frame), frame)
 
-    def point_spread(self) -> Tensor:
-        """t_f[n], F_fᴴF_f of a unit impulse at lags -N ≤ n < N, lag 0 first: (frame, 2z, 2y, 2x), complex128.
+    def point_spread(self, frame: int) -> Tensor:
+        """t[n], FᴴF of a unit impulse in one frame at lags -N ≤ n < N, lag 0 first: (2z, 2y, 2x), complex128.
 
         An axis of one voxel has one lag.
         """
@@ -149,12 +149,14 @@ class CoilOperator(LinearOperator):
         twice = tuple(2 * k if k > 1 else 1 for k in n)
         spectrum = torch.fft.fftn(self.maps.to(torch.complex128), s=twice, dim=axes)
         correlation = torch.fft.ifftn(spectrum.abs().square().sum(1), dim=axes).conj()  # (set, lags)
-        lags = self.point_spread()[:, None] * correlation
-        for axis, k in zip(axes, n, strict=True):
-            if k > 1:
-                lags = lags.narrow(axis, 0, k) + lags.narrow(axis, k, k)
-        values = torch.fft.fftn(lags / math.prod(n), dim=axes).real
-        return values.clamp_min(0).to(self.maps.real.dtype)
+        values = self.maps.real.new_empty(self.out_shape[0], len(self.maps), *n)
+        for frame in range(len(values)):
+            lags = self.point_spread(frame) * correlation
+            for axis, k in zip(axes, n, strict=True):
+                if k > 1:
+                    lags = lags.narrow(axis, 0, k) + lags.narrow(axis, k, k)
+            values[frame] = torch.fft.fftn(lags / math.prod(n), dim=axes).real.clamp_min(0)
+        return values
 
 
 class CirculantCgSolver:

@@ -92,6 +92,7 @@ class NonCartesianMri(CoilOperator):
         self.register_buffer("weights", weights.flatten(1).to(maps.real))
         self._kernel: Tensor | None = None
         self._nufft: Any = None
+        self._fine: Any = None
 
     @property
     def nufft(self) -> Any:
@@ -117,22 +118,19 @@ class NonCartesianMri(CoilOperator):
 
     # -- the normal operator --------------------------------------------------------------------
 
-    def point_spread(self) -> Tensor:
+    def point_spread(self, frame: int) -> Tensor:
         """See `CoilOperator`: the adjoint transform of the weights, on twice the voxels."""
         twice = tuple(2 * n if n > 1 else 1 for n in self.shape)
-        nufft = make_nufft(twice, 1e-9 if self.dtype == torch.complex64 else 1e-14, torch.complex128, self.device)
-        spread = torch.stack(
-            [
-                nufft.type1(points, w.square().to(torch.complex128)[None], key=f)[0]
-                for f, (points, w) in enumerate(zip(self.points, self.weights, strict=True))
-            ]
-        )
-        spread = spread / math.prod(self.shape)
+        if self._fine is None or self._fine.device != self.device:
+            accuracy = 1e-9 if self.dtype == torch.complex64 else 1e-14
+            self._fine = make_nufft(twice, accuracy, torch.complex128, self.device)
+        weights = self.weights[frame].square().to(torch.complex128)
+        spread = self._fine.type1(self.points[frame], weights[None], key=frame)[0] / math.prod(self.shape)
         for axis in range(-len(self.shape), 0):  # centred: lag -N first; no pair of voxels is N apart
             if spread.shape[axis] > 1:
                 spread.select(axis, 0).zero_()
                 spread = torch.fft.ifftshift(spread, dim=axis)
-        return spread.reshape(len(spread), *(1,) * (3 - len(self.shape)), *twice)
+        return spread.reshape(*(1,) * (3 - len(self.shape)), *twice)
 
     def toeplitz_kernel(self) -> Tensor:
         """Eigenvalues of the circulant matrix of twice the size that holds AᴴA of a uniform coil.
@@ -142,11 +140,15 @@ class NonCartesianMri(CoilOperator):
             and (y, x, z) in 3D; made at the first use.
         """
         if self._kernel is None or self._kernel.device != self.device:
-            spread = self.point_spread().reshape(len(self.points), *(2 * n if n > 1 else 1 for n in self.shape))
-            kernel = torch.fft.fftn(spread, dim=tuple(range(1, spread.ndim))).real
-            for _ in self.shape[1:]:
-                kernel = kernel.movedim(-1, 1)
-            self._kernel = kernel.to(self.maps.real.dtype).contiguous()
+            kernels = []
+            for frame in range(len(self.points)):
+                spread = self.point_spread(frame).reshape(*(2 * n if n > 1 else 1 for n in self.shape))
+                kernel = torch.fft.fftn(spread).real
+                for _ in self.shape[1:]:
+                    kernel = kernel.movedim(-1, 0)
+                kernels.append(kernel.to(self.maps.real.dtype))
+            self._kernel = torch.stack(kernels)
+            self._fine = None  # its grid is large
         return self._kernel
 
     def _transform_gram(self, coils: Tensor, frame: int) -> Tensor:
