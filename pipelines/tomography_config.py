@@ -140,7 +140,7 @@ class RedSolverTable:
     nonnegative: bool = Field(default=True, description="attenuation is not negative")
     relaxation: float = Field(default=1.6, gt=0, lt=2, description="over-relaxation of the ADMM")
     mirrored: bool = Field(
-        default=True, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
+        default=False, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
     )
     max_iter: int = Field(default=30, ge=1, description="iterations at most")
     tol: float = Field(default=1.5e-3, ge=0, description="stop when the image's relative change falls below")
@@ -155,6 +155,9 @@ class RedPsmSolverTable(RedSolverTable):
         gt=0,
         description="penalty beta as a fraction of the mean eigenvalue of AAᴴ, times the views per frame; none takes "
         "0.022, and less for movies of more than 32 views: 0.011 at 128",
+    )
+    mirrored: bool = Field(
+        default=True, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
     )
     max_iter: int = Field(default=20, ge=1, description="iterations at most")
 
