@@ -9,13 +9,15 @@ import h5py
 import numpy as np
 import pytest
 from batch_cases import ROOT, cli
-from data_cases import differences
+from data_cases import crandn, differences
 from foreign_cases import CASES, RADAR_GRID, ct_scan, matlab5, npy, npz, nxtomo, radar_mapping, radar_matlab, radar_scan
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 import data
 from data import DataFormatError, read_measurement, read_reconstruction, write_measurement
 from data.convert import ConvertOptions, convert, detect, foreign, read
+from data.convert.mat5 import variable_names
+from data.convert.matlab import read_mat
 from data.convert.sidecar import read_sidecar
 from data.hashing import sha256
 
@@ -304,6 +306,52 @@ def test_radar_files_that_make_no_sense(changes, words, tmp_path):
     source, _ = radar_file(tmp_path / "bad.mat", **changes)
     with pytest.raises(DataFormatError, match=words):
         convert(source)
+
+
+# -- MATLAB 5, compared with SciPy -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab5_says_what_scipy_says(compressed, tmp_path):
+    g = np.random.default_rng(0)
+    content = {
+        **{
+            f"n{t}": (100 * g.random((3, 4, 2))).astype(t)
+            for t in ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
+        },
+        "big": np.arange(2**40, 2**40 + 5),
+        "c8": crandn(2, 3),
+        "c16": crandn(4).astype(complex),
+        "flag": np.array([True, False]),
+        "one": 3.0,
+        "none": np.zeros((0, 3)),
+        "text": "words",
+        "cell": np.array([1, "a"], dtype=object),
+        "s": {"a": np.arange(6.0).reshape(2, 3), "deep": {"b": 1j, "long_name_of_a_field": np.int16(7)}, "t": "x"},
+    }
+    savemat(tmp_path / "m.mat", content, do_compression=compressed)
+    found = read_mat(tmp_path / "m.mat", squeeze=False)
+    assert variable_names(tmp_path / "m.mat") == set(content)
+    theirs = loadmat(tmp_path / "m.mat")
+    for name in content:
+        if name in ("none", "text", "cell", "s"):
+            assert name not in found
+        else:
+            np.testing.assert_array_equal(found[name], theirs[name])
+            assert found[name].dtype.kind in theirs[name].dtype.kind + "u"
+    np.testing.assert_array_equal(found["s.a"], content["s"]["a"])
+    assert (found["s.deep.b"].item(), found["s.deep.long_name_of_a_field"].item()) == (1j, 7)
+    assert set(found) == set(content) - {"none", "text", "cell", "s"} | {
+        "s.a",
+        "s.deep.b",
+        "s.deep.long_name_of_a_field",
+    }
+
+
+def test_matlab4_is_refused(tmp_path):
+    savemat(tmp_path / "m.mat", {"x": np.ones(3)}, format="4")
+    with pytest.raises(DataFormatError, match="expected a MATLAB file of version 5 or 7.3"):
+        convert(tmp_path / "m.mat")
 
 
 # -- mappings --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -20,8 +21,11 @@ import h5py
 import numpy as np
 import pytest
 from batch_cases import ROOT, environment
-from fuzz_cases import mutant_hdf5, mutant_list, mutant_toml, seeds
+from foreign_cases import CASES
+from fuzz_cases import BYTES, mutant_hdf5, mutant_list, mutant_toml, seeds
 from fuzz_worker import LIMIT_BYTES
+
+from data import DataFormatError, read
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches the process through /proc and inotify")
 
@@ -245,6 +249,31 @@ def test_many_mutants(tmp_path):
     failures, figures = fuzz(tmp_path, range(MANY))
     print(json.dumps(figures))
     assert not failures, f"{len(failures)}:\n" + "\n".join(failures)
+
+
+@pytest.mark.parametrize(
+    ("number", "seed"), [(60, 1), pytest.param(4000, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+@pytest.mark.parametrize("name", ["matlab5", "ieee-dataport", "matlab5-kspace", "npz", "npy", "bart"])
+def test_other_files_with_wrong_bytes(name, number, seed, tmp_path):
+    """They are read, or refused in one sentence; readers that would take the process down are not used."""
+    source, _ = CASES[name].write(tmp_path)
+    files = [source, *([source.with_suffix(".hdr")] if name == "bart" else [])]
+    refused = 0
+    for i in range(number):
+        g = np.random.default_rng((seed, i))
+        target = files[i % len(files)]
+        good = target.read_bytes()
+        content = bytearray(good)
+        for _ in range(int(g.integers(1, 3))):
+            content = BYTES[int(g.integers(len(BYTES)))](content, g) if content else content
+        target.write_bytes(content)
+        with contextlib.suppress(DataFormatError):
+            read(source)
+            refused -= 1
+        refused += 1
+        target.write_bytes(good)
+    assert refused > number / 10
 
 
 def test_the_watchers_see(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 import imaging  # noqa: F401  (the shadowing guard)
 from data.convert.bart import from_bart
 from data.convert.data_exchange import from_data_exchange
@@ -62,7 +64,8 @@ def convert(
         raise DataFormatError(
             f"{toml or source}: a mapping is for MATLAB and NumPy files, not for {name}; leave it out"
         )
-    return FORMATS[name](source, given)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found by whoever reads the result
+        return FORMATS[name](source, given)
 
 
 def detect(source: Path, *, allow_links: bool = False) -> str:

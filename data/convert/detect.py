@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from data.convert.bart import read_header
+from data.convert.mat5 import MAGIC, variable_names
 from data.convert.nxtomo import entries
 from data.convert.opening import words
 from data.convert.radar_matlab import has_layout
@@ -19,7 +20,6 @@ from data.errors import DataFormatError
 from data.hdf5 import DAMAGE, FormatProblem, attribute, get_object, names_in, open_file
 from data.schema import MEASUREMENT, RECONSTRUCTION
 
-_MATLAB = b"MATLAB 5.0 MAT-file"
 _MATLAB_73 = b"MATLAB 7.3 MAT-file"
 
 
@@ -77,7 +77,7 @@ def _foreign(source: Path, *, allow_links: bool) -> Foreign | None:
         return Foreign("numpy", None)
     if start.startswith(b"PK\x03\x04"):
         return Foreign("numpy", None) if _has_arrays(source) else None
-    if start.startswith(_MATLAB):
+    if start.startswith(MAGIC):
         return _matlab(_matlab5_names(source))
     with contextlib.suppress(FormatProblem, *DAMAGE, UnicodeError):
         return _hdf5_kind(source, start, allow_links)
@@ -114,12 +114,10 @@ def _matlab(names: set[str]) -> Foreign:
 
 
 def _matlab5_names(source: Path) -> set[str]:
-    from scipy.io import whosmat
-
     try:
-        return {str(name) for name, _, _ in whosmat(source)}
-    except Exception:  # scipy answers damage with whatever the wrong byte leads to; reading will tell
-        return set()
+        return variable_names(source)
+    except (OSError, ValueError):
+        return set()  # reading will tell
 
 
 def _has_arrays(source: Path) -> bool:

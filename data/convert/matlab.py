@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from data.convert.mapping import from_mapping
+from data.convert.mat5 import read_arrays
 from data.convert.mri_parts import build, needed, per_metre
 from data.convert.opening import numbers, open_foreign
 from data.convert.options import ConvertOptions
@@ -85,35 +85,19 @@ def read_mat(source: Path, *, allow_links: bool = False, squeeze: bool = True) -
     Raises:
         DataFormatError: no MATLAB file, or a damaged one.
     """
-    from scipy.io import loadmat
-
     if not source.is_file():
         raise DataFormatError(f"{source}: expected a file, found nothing there")
     if h5py.is_hdf5(source):
         with open_foreign(source, allow_links=allow_links) as file:
             found = _hdf5_arrays(file, "/", "", {hash(file["/"].id)})
     else:
-        found = {}
         try:
-            for name, value in loadmat(source).items():
-                if not name.startswith("__"):
-                    _collect(name, value, found)
-        # scipy answers damage with whatever the wrong byte leads to
-        except Exception as error:
+            found = read_arrays(source)
+        except (OSError, ValueError, MemoryError) as e:  # ValueError: also an empty file
             raise DataFormatError(
-                f"{source}: expected a MATLAB file, found one that cannot be read ({short(error)})"
-            ) from error
+                f"{source}: expected a MATLAB file of version 5 or 7.3, found one that cannot be read ({short(e)})"
+            ) from e
     return {name: np.squeeze(value) for name, value in found.items()} if squeeze else found
-
-
-def _collect(name: str, value: Any, found: dict[str, Array]) -> None:
-    value = np.asarray(value)
-    if value.dtype.names:
-        if value.size == 1:
-            for field in value.dtype.names:
-                _collect(f"{name}.{field}", value[field].item(), found)
-    elif value.dtype.kind in "biufc" and value.size:
-        found[name] = value
 
 
 def _hdf5_arrays(file: h5py.File, path: str, prefix: str, seen: set[int]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 from data.convert.mapping import from_mapping
 from data.convert.options import ConvertOptions
 from data.errors import DataFormatError
+from data.hdf5 import short
 from data.measurement import Array, Measurement
 
 #: The name of the only array of an .npy file.
@@ -46,10 +48,11 @@ def read_numpy(source: Path) -> dict[str, Array]:
                     with archive.open(info) as member:
                         found[info.filename.removesuffix(".npy")] = _array(member, info.file_size)
             return found
-    except (OSError, ValueError, SyntaxError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
-        raise DataFormatError(f"{source}: expected NumPy arrays, found something else ({e})") from e
-    except (RuntimeError, TypeError, KeyError, RecursionError, MemoryError) as e:  # encrypted, damaged headers
-        raise DataFormatError(f"{source}: expected NumPy arrays, found damage ({e or type(e).__name__})") from e
+    except (
+        *(OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError),  # also encrypted ones
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    ) as e:
+        raise DataFormatError(f"{source}: expected NumPy arrays, found something else ({short(e)})") from e
 
 
 def _array(stream: IO[bytes], n_bytes: int) -> Array:
@@ -58,7 +61,10 @@ def _array(stream: IO[bytes], n_bytes: int) -> Array:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"an array header of version {version}")
-    shape, fortran, dtype = read(stream)
+    try:
+        shape, fortran, dtype = read(stream)
+    except Exception as e:  # it is a line of Python, and answers damage as Python's parser does
+        raise ValueError(f"an array header that cannot be read: {short(e)}") from e
     if dtype.kind not in "biufc":
         raise ValueError(f"an array of {dtype}")
     wanted = math.prod(shape) * dtype.itemsize

@@ -76,6 +76,8 @@ def converted(
     with memory_file() as file:
         try:
             fill_measurement(file, m)
-            yield file, m.warnings
+            warnings = m.warnings
+            del m  # the samples are in memory once, and once more when they are read
+            yield file, warnings
         except FormatProblem as e:
             raise e.finding.raised(source) from e
