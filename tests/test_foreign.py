@@ -152,6 +152,20 @@ def test_a_file_of_ours_is_a_fastmri_file(tmp_path):
     np.testing.assert_allclose([fov.z, fov.x, fov.y], 1e3 * m.geometry["field_of_view"])
 
 
+def test_fastmris_own_loader_reads_a_file_of_ours(tmp_path):
+    pytest.importorskip("fastmri", reason="fastmri is not installed")
+    from fastmri.data import SliceDataset
+
+    source, m = CASES["fastmri"].write(tmp_path)
+    (tmp_path / "set").mkdir()
+    assert cli("convert", source, "-o", tmp_path / "set" / "m.h5").status == 0
+    loaded = SliceDataset(root=tmp_path / "set", challenge="multicoil")
+    assert len(loaded) == 1
+    kspace, _, _, attributes, name, index = loaded[0]
+    np.testing.assert_array_equal(kspace, m.data[0])
+    assert (name, index, attributes["recon_size"]) == ("m.h5", 0, (16, 16, 1))
+
+
 # -- NXtomo ----------------------------------------------------------------------------------------------------
 
 
