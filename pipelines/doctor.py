@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 import tempfile
@@ -30,7 +31,11 @@ REQUIRED = {
     "finufft": "finufft",
     "matplotlib": "matplotlib",
 }
-OPTIONAL = {"hdf5plugin": "reads compressed measurement files of other programs"}
+OPTIONAL = {
+    "hdf5plugin": "reads compressed measurement files of other programs",
+    "napari": "backcast view",
+}
+QTS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 Status = Literal["good", "note", "wrong"]
 
@@ -121,6 +126,9 @@ def _versions() -> list[Check]:
             found.append(Check(distribution, "good", importlib.metadata.version(distribution)))
         except importlib.metadata.PackageNotFoundError:
             found.append(Check(distribution, "note", f"not installed (optional: {purpose})"))
+    qt = next((name for name in QTS if importlib.util.find_spec(name)), None)
+    words = f"{qt} {importlib.metadata.version(qt)}" if qt else "not installed (optional: windows of backcast view)"
+    found.append(Check("Qt", "good" if qt else "note", words))
     return found
 
 

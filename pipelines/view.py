@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import ConfigError
+from pipelines.doctor import QTS
 
-QTS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 INSTALL = 'pip install "backcast[viewer-qt]"'
 #: Of the window, and so about of the pictures, pixels.
 WIDTH, HEIGHT = 1280, 900

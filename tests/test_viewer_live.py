@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from pipelines.config import ConfigError
 from pipelines.live import Live
 from pipelines.methods import DEFAULT_METHOD, METHODS
 from pipelines.reconstruct import reconstruct, reconstruct_steps
+from viewer.running import History, RunFailed, updates
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,37 @@ def test_a_result_is_saved_with_its_provenance(scan, tmp_path):
     assert back.provenance["command_line"] == "a window"
     assert len(back.provenance["input_sha256"]) == 64
     np.testing.assert_array_equal(back.volume.data, result.volume.data)
+
+
+def test_images_wait_for_a_window_that_is_slow(scan):
+    ready = threading.Event()
+    ready.set()
+    run = updates(Live(), scan, "tv", [], ready=ready)
+    with_image = [next(run).volume is not None for _ in range(3)]
+    ready.set()
+    with_image += [next(run).volume is not None for _ in range(2)]
+    assert with_image == [True, False, False, True, False]
+    run.close()
+
+
+def test_every_error_of_a_run_is_one_sentence(scan):
+    class Broken(Live):
+        def steps(self, *args, **keywords):
+            raise RuntimeError("first line\nsecond line")
+            yield
+
+    with pytest.raises(RunFailed, match=r"^tv failed: RuntimeError: first line$"):
+        next(updates(Broken(), scan, "tv", []))
+    with pytest.raises(RunFailed, match="expected a whole number"):
+        next(updates(Live(), scan, "tv", ["solver.max_iter=none at all"]))
+
+
+def test_the_history_is_the_worst_frame_of_each_iteration():
+    history = History()
+    history.add([{"iteration": 1, "frame": 0, "primal_residual": 0.5, "psnr": 10.0}])
+    history.add([{"iteration": 1, "frame": 1, "primal_residual": 0.7, "psnr": 20.0}, {"iteration": 2, "psnr": 30.0}])
+    columns = history.columns
+    assert columns["iteration"].tolist() == [1, 2]
+    assert columns["psnr"].tolist() == [15, 30]
+    assert columns["primal_residual"][0] == 0.7
+    assert np.isnan(columns["primal_residual"][1])

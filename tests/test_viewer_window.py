@@ -62,6 +62,7 @@ def widget(viewer, name):
 
 
 def test_open_choose_run_watch_pause_cancel_change_run_save_and_open_again(viewer, files, tmp_path, errors):
+    curves = widget(viewer, "Convergence and metrics")
     form = widget(viewer, "Reconstruct")
     form.open(str(files["mimo_radar"][0]))
     wait(lambda: len(viewer.layers) == 2)
@@ -75,6 +76,8 @@ def test_open_choose_run_watch_pause_cancel_change_run_save_and_open_again(viewe
     first = form.layer.data.copy()
     wait(lambda: form.bar.value() >= 4)
     assert np.abs(form.layer.data - first).max() > 1e-3
+    assert "going on" in curves.words.text()
+    assert len(curves.plot.figure.axes[0].lines[0].get_xdata()) >= 2
     assert lit(viewer) > 0.02
 
     form.pause_button.click()
@@ -290,9 +293,9 @@ def test_images_of_other_grids_are_not_compared(viewer, files, errors):
 
 
 def test_the_menu_has_parts_and_errors_on_demand(viewer, files):
-    from npe2 import PluginManager
+    from napari._app_model import get_app_model
 
-    run = PluginManager.instance().commands.execute
+    run = get_app_model().commands.execute_command
     viewer.open(files["mimo_radar"][1], plugin="backcast")
     viewer.layers.selection.active = viewer.layers["mimo_radar magnitude"]
     run("backcast.parts")

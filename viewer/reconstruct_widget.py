@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class ReconstructWidget(QWidget):
         self.result: Source | None = None  # of the last run that ended
         self.layer: Any = None
         self.history = History()
+        self._ready = threading.Event()
         self._known: list[Source] = []
         self._forms: list[Any] = []
         self._inputs: dict[str, tuple[QWidget, str]] = {}
@@ -246,6 +248,8 @@ class ReconstructWidget(QWidget):
             show_error(str(error))
             return
         self.source, self.layer, self.history, self._done = chosen, None, History(), False
+        self._cancelled = False
+        self._ready.set()
         self._method = method
         source = chosen.path if chosen.path is not None and chosen.path.is_file() else None
         self.worker = GeneratorWorker(
@@ -256,6 +260,7 @@ class ReconstructWidget(QWidget):
             self.assignments(),
             every=self.every.value(),
             source=source,
+            ready=self._ready,
         )
         self.worker.yielded.connect(self._update)
         self.worker.returned.connect(self._returned)
@@ -282,6 +287,7 @@ class ReconstructWidget(QWidget):
     def cancel(self) -> None:
         """End after the iteration that is going on; the layer keeps the last image."""
         if self.worker is not None:
+            self._cancelled = True
             self.status.setText("cancelling after this iteration")
             self._runs.end()
 
@@ -313,7 +319,10 @@ class ReconstructWidget(QWidget):
             f"{left:.0f} s left"
         )
         if update.volume is not None:
-            self._show(update.volume)
+            try:
+                self._show(update.volume)
+            finally:
+                self._ready.set()
 
     def _show(self, volume: Volume) -> None:
         """The image so far in the run's layer; the first one makes it."""
@@ -381,6 +390,8 @@ class ReconstructWidget(QWidget):
         self.worker = self._runs.worker = None
         self.bar.setRange(0, 1)
         self.bar.setValue(int(self._done))
+        if self._cancelled and not self._done:
+            self._aborted()  # a worker that had no more to do tells nothing
         self._enable()
 
     # -- dialogs --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,16 @@ def updates(
     *,
     every: int = 1,
     source: Path | None = None,
+    ready: threading.Event | None = None,
 ) -> Generator[Update, None, Reconstruction]:
     """Run a method; every `every`-th update, and the first, has the image.
+
+    Args:
+        live: what runs methods.
+        measurement, method, assignments, source: as `LiveMethods.steps`.
+        every: iterations between two images.
+        ready: set by who has shown an image, cleared here with each; while it is not set there are no images, so that
+            a window slower than the method does not fall behind. None waits for nobody.
 
     Raises:
         RunFailed: whatever went wrong, in one sentence.
@@ -91,7 +100,8 @@ def updates(
     while True:
         try:
             step = next(steps)
-            volume = step.image() if step.iteration == 1 or step.iteration % every == 0 else None
+            due = step.iteration == 1 or step.iteration % every == 0
+            volume = step.image() if due and (ready is None or ready.is_set()) else None
         except StopIteration as end:
             result: Reconstruction = end.value
             return result
@@ -100,6 +110,8 @@ def updates(
         except Exception as error:  # anything else is a defect, but the window must go on
             first = (str(error).strip().splitlines() or [""])[0]
             raise RunFailed(f"{method} failed: {type(error).__name__}: {first}") from error
+        if volume is not None and ready is not None:
+            ready.clear()
         yield Update(step.iteration, step.max_iter, step.rows, volume)
 
 
@@ -121,8 +133,7 @@ class History:
         columns: dict[str, Any] = {}
         for name in names:
             worst = np.nanmean if name == "psnr" else np.nanmax
-            columns[name] = np.array(
-                [worst([float(r[name]) for r in self._rows[k] if name in r] or [np.nan]) for k in at]
-            )
+            found = [[float(r[name]) for r in self._rows[k] if name in r] for k in at]
+            columns[name] = np.array([worst(v) if np.isfinite(v).any() else np.nan for v in found])
         columns["iteration"] = np.array(at, dtype=np.int32)
         return columns
