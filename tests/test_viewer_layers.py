@@ -203,8 +203,15 @@ def test_radar_samples_over_channel_and_frequency():
     assert level.max() == 0
     assert phase[1, 6, 3] == pytest.approx(np.angle(m.data[1, 1, 2, 3]))
     assert shown["axis_labels"] == ("frame", "channel (tx, rx)", "frequency (4 to 16 GHz)")
+    assert shown["scale"] == (1, 1, 1)
     assert (shown["visible"], hidden["visible"]) == (True, False)
     assert sample_layers(radar(channel=True))[0][0].shape == (6, 5)
+
+
+def test_a_strip_is_drawn_wider():
+    m = radar(channel=True)
+    long = radar(channel=True, data=np.tile(m.data, (1, 10, 1)))
+    assert sample_layers(long)[0][1]["scale"] == (1, 6)  # 60 channels, 5 frequencies
 
 
 def test_what_was_not_measured_is_transparent():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -93,8 +92,4 @@ def _is_channel(source: Any) -> bool:
     result = source.result
     if result is None:
         return source.measurement is not None and source.measurement.modality == "irs_mimo"
-    try:
-        method = str(json.loads(str(result.provenance.get("config", "{}"))).get("method", ""))
-    except (json.JSONDecodeError, AttributeError):
-        method = ""
-    return result.modality == "irs_mimo" and "sbl" in method
+    return result.modality == "irs_mimo" and "sbl" in source.method

@@ -15,6 +15,8 @@ from viewer.source import ROLE, LayerData
 
 #: k-space is shown down to this many dB below its peak.
 KSPACE_DB = 80.0
+#: An image longer than so many times its width is drawn wider, by a whole number.
+NARROW = 2
 #: Points of a trajectory at most; of more every second, third, ... readout is shown.
 MOST_POINTS = 60_000
 
@@ -29,7 +31,8 @@ def sample_layers(m: Measurement, *, name: str = "") -> list[LayerData]:
     - irs_mimo: received pilots in dB and phase over (frame, subcarrier,) pattern, receiver and pilot; the pilots and
       reflection patterns that were sent.
 
-    Axes of length 1 in front are left out. Coordinates count samples; the axis labels say what they stand for.
+    Axes of length 1 in front are left out. Coordinates count samples, but along the short side of a strip, which is
+    stretched (`scale`); the axis labels say what they stand for.
     """
     return _VIEWS[m.modality](m, name)
 
@@ -163,10 +166,13 @@ def _layer(
     metadata: dict[str, Any] | None = None,
 ) -> LayerData:
     kept = [i for i, n in enumerate(data.shape) if n > 1 or i >= data.ndim - 2]
+    rows, columns = data.shape[-2:]
+    stretch = (max(1, columns // (NARROW * rows)), max(1, rows // (NARROW * columns)))
     keywords: dict[str, Any] = {
         "name": name.strip(),
         "axis_labels": tuple(labels[i] for i in kept),
         "units": ("dimensionless",) * len(kept),
+        "scale": (1.0,) * (len(kept) - 2) + tuple(map(float, stretch)),
         "colormap": colormap,
         "contrast_limits": limits,
         "visible": visible,

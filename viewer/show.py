@@ -117,7 +117,10 @@ def fit(viewer: ViewerModel, margin: float = MARGIN) -> None:
 
 
 def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
-    """One cell per result in a grid, the truth before them, all under limits that make equal values look equal."""
+    """One cell per result in a grid, the truth before them, all under limits that make equal values look equal.
+
+    Cells are named after the methods where these differ, else after the files.
+    """
     from viewer.layers import layers_of, shared_limits, truth_layer
     from viewer.settings import voxels_3d
 
@@ -129,15 +132,18 @@ def _side_by_side(viewer: ViewerModel, results: list[Source]) -> None:
         keywords |= {"visible": True, "name": "truth"}
         keywords["metadata"] = {**keywords["metadata"], KEY: first}
         layers.append((data, keywords, kind))
+    methods = [s.method for s in results]
+    by_method = all(methods) and len(set(methods)) == len(methods)
     for source in results:
         assert source.result is not None
         volume = source.result.volume
         data, keywords, kind = layers_of(source.result, name=source.name, voxels_3d=voxels_3d())[0]
+        keywords["name"] = source.method if by_method else source.name
         if truth is not None and truth.data.shape == volume.data.shape and not isinstance(data, list):
             keywords["contrast_limits"] = shared_limits(volume, truth)[0]
         keywords["metadata"] = {**keywords["metadata"], KEY: source}
         layers.append((data, keywords, kind))
-    for data, keywords, kind in reversed(layers):  # the grid begins with the topmost layer
+    for data, keywords, kind in layers:
         add(viewer, data, keywords, kind).name_overlay.visible = True
     viewer.canvas.grid.enabled = True
     viewer.canvas.grid.stride = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,16 @@ class Source:
     measurement: Measurement | None = None
     result: Reconstruction | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The method of a result, from its provenance; "" where it does not say."""
+        if self.result is None:
+            return ""
+        try:
+            return str(json.loads(str(self.result.provenance.get("config", "{}"))).get("method", ""))
+        except (json.JSONDecodeError, AttributeError):
+            return ""
 
     @property
     def truth(self) -> Volume | None:
