@@ -25,8 +25,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
+    import typer
+
     from pipelines.cli import app, guarded
 
+    command = typer.main.get_command(app)  # made once: it takes as long as most commands
     touched: list[str] = []
 
     def run(arguments: list[str]) -> dict[str, object]:
@@ -38,7 +41,7 @@ def main() -> None:
         crash = ""
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                status = guarded(lambda: app(args=arguments, standalone_mode=False))
+                status = guarded(lambda: command.main(args=arguments, standalone_mode=False))
             except SystemExit as e:
                 status = e.code
             except BaseException:
