@@ -135,15 +135,13 @@ def test_a_sample_of_every_modality(viewer, sample):
 
 
 def test_files_are_known_by_their_content(files, tmp_path):
-    other = tmp_path / "scan.hdf5"
+    other = tmp_path / "scan.dat"
     shutil.copy(files["mri"][0], other)
     assert get_reader(str(other)) is not None
     assert get_reader([str(other), str(files["mri"][1])]) is not None
     (tmp_path / "text.h5").write_text("no HDF5")
     assert get_reader(str(tmp_path / "text.h5")) is None
-    with h5py.File(tmp_path / "others.h5", "w") as f:
-        f["a"] = 1
-    assert get_reader(str(tmp_path / "others.h5")) is None
+    assert get_reader([str(other), str(tmp_path / "text.h5")]) is None
     assert get_reader(str(tmp_path)) is None
 
 
@@ -176,6 +174,11 @@ def test_layers_of_no_result_are_not_saved(viewer, tmp_path):
 # -- bad input ----------------------------------------------------------------------------------------------
 
 
+def of_another_program(path, target):
+    with h5py.File(target, "w") as f:
+        f["a"] = 1
+
+
 def newer(path, target):
     shutil.copy(path, target)
     with h5py.File(target, "r+") as f:
@@ -203,6 +206,7 @@ def empty(path, target):
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
+        (of_another_program, "expected 'backcast-measurement' or 'backcast-reconstruction', found no such attribute"),
         (newer, "format_version"),
         (half, "expected a complete HDF5 file, found a truncated one"),
         (with_nan, "found .*NaN"),

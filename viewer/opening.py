@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import h5py
-
 from data import DataFormatError, open_kind
 from data.convert.detect import foreign
 from data.convert.read import read
-from data.hdf5 import DAMAGE
 from data.measurement import Measurement
 from data.reconstruction import Reconstruction
 from viewer.channels import channel_layers
@@ -20,31 +17,6 @@ from viewer.overview import VOXELS_3D, notice
 from viewer.sampled import sample_layers
 from viewer.scene import scene_layers
 from viewer.source import LayerData, Source, with_source
-
-
-def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is for us by its content.
-
-    Either of our two formats, a foreign measurement that every command reads (fastMRI, ISMRMRD, NXtomo, ...), or HDF5
-    that will not open, such as a half-written file, about which there is something to say.
-    """
-    try:
-        with open(path, "rb") as f:
-            if f.read(8) != b"\x89HDF\r\n\x1a\n":
-                return False
-        with h5py.File(path, "r") as file:
-            value = file.attrs.get("format")
-    except OSError:
-        return os.path.isfile(path)
-    except DAMAGE:
-        return True
-    text = value.decode(errors="replace") if isinstance(value, bytes) else value
-    if isinstance(text, str) and text.startswith("backcast-"):
-        return True
-    try:
-        return foreign(Path(path)) is not None
-    except DataFormatError:
-        return False
 
 
 def load(path: str | os.PathLike[str]) -> Source:

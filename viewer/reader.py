@@ -12,24 +12,39 @@ Reader = Callable[[Any], list[LayerData]]
 
 
 def prefer(context: Any = None) -> None:
-    """Make this the reader of HDF5 files in napari's preferences, unless the user has chosen another.
+    """Make this the reader of HDF5 in napari's preferences, unless the user or another plugin has a claim.
 
-    Called when the plugin is first used. napari's own reader has the same patterns, and napari would ask at every drop.
+    Called when the plugin is first used. napari's own reader lists these endings too, and napari would ask at every drop.
     """
     from napari.settings import get_settings
+    from npe2 import PluginManager
 
     chosen = get_settings().plugins.extension2reader
-    new = {pattern: "backcast" for pattern in ("*.h5", "*.hdf5") if pattern not in chosen}
+    new = {}
+    for pattern in ("*.h5", "*.hdf5"):
+        readers = PluginManager.instance().iter_compatible_readers([pattern.replace("*", "scan")])
+        if pattern not in chosen and {r.plugin_name for r in readers} <= {"napari", "backcast"}:
+            new[pattern] = "backcast"
     if new:
         get_settings().plugins.extension2reader = {**chosen, **new}
 
 
 def get_reader(path: str | list[str]) -> Reader | None:
-    """A reader for measurement and reconstruction files, known by their content; None for all others."""
-    from viewer.opening import is_ours
+    """A reader for HDF5 files by their content, None for all others.
 
-    paths = [path] if isinstance(path, str) else list(path)
-    return read if paths and all(is_ours(p) for p in paths) else None
+    Of a file of another program, or a half-written one, the reader says what is wrong with it.
+    """
+    import h5py
+
+    for one in [path] if isinstance(path, str) else path:
+        try:
+            with open(one, "rb") as f:
+                begins = f.read(8) == b"\x89HDF\r\n\x1a\n"
+        except OSError:
+            return None
+        if not begins and not h5py.is_hdf5(one):
+            return None
+    return read
 
 
 def read(path: str | list[str]) -> list[LayerData]:
