@@ -95,7 +95,7 @@ def test_chaos(tmp_path, shares):
     codes: list[int | None] = [None] * len(shares)
     while None in codes:
         assert time.monotonic() - clock < 2400, (tmp_path / "log.txt").read_text()[-3000:]
-        time.sleep(draw.uniform(2, 5))
+        time.sleep(draw.uniform(4, 9))
         killed += killing(running, draw)
         if not parents and len(stamps(out)) > N_FILES // 3:
             running[0].kill()
