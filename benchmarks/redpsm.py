@@ -10,14 +10,16 @@ number of outer iterations and is stopped at its best iterate, which takes the t
 **quality**: PSM (ours, its best iterate; the published arithmetic without denoiser, its best), RED-PSM (ours: last and
 best; published: best and last), the time of both, and that which ours needs to reach the published best.
 
+**td_dip**: the time-dependent deep image prior on the same scans, its last and its best checkpoint; takes hours.
+
 **growth**: seconds and peak memory of `redpsm` over image size and instants, a few iterations in a process each.
 
 **volume**: a walnut of 64 x 96 x 96 voxels that moves while 64 projections are taken, one per instant (3D+t), by `psm`
 and `redpsm`; with `--figure` a picture.
 
-    python benchmarks/redpsm.py [--part quality|growth|volume] [--objects mouse,tooth,head] [--views 32,64,128,256]
-        [--published all|psm|none] [--sigma 0.05] [--set solver.sigma_final=0.08] [--markdown FILE]
-        [--figure FILE]
+    python benchmarks/redpsm.py [--part quality|td_dip|growth|volume] [--objects mouse,tooth,head]
+        [--views 32,64,128,256] [--published all|psm|none] [--sigma 0.05] [--set solver.sigma_final=0.08]
+        [--markdown FILE] [--figure FILE]
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from denoising import run_parts
 from dynamic_objects import PEAK, DynamicScan, dynamic_scan
 from matplotlib.figure import Figure
 from published_redpsm import PUBLISHED, Figures, at_level, figures, follow, prosep_start, psnr, published_redpsm
+from td_dip import td_dip
 
 from data.measurement import GridSpec, Measurement, Scale
 from data.simulate import TomographySimulation, tomography
@@ -167,6 +170,26 @@ def _published(head: str, name: str, record, set_up: float) -> str:  # type: ign
     return f"{head} {name} | {record.last} | {record.best} ({where}) | {total:.1f} | |"
 
 
+def deep_image_prior(given: argparse.Namespace) -> Iterator[str]:
+    """Figures of TD-DIP after `--steps` Adam steps, and seconds."""
+    yield f"{given.steps} steps; threads: {torch.get_num_threads()}"
+    yield ""
+    yield "| object | P | method | PSNR / SSIM / MAE / HFEN, last | best (step) | s |"
+    yield "|---|---|---|---|---|---|"
+    for name, n_views in itertools.product(given.objects.split(","), map(int, given.views.split(","))):
+        scan = dynamic_scan(name, n_views, model="joseph", data="rotate")
+        seconds, best, last = 0.0, None, None
+        states = td_dip(scan.A, scan.y, mask=scan.mask, peak=PEAK, n_steps=given.steps, every=max(1, given.steps // 20))
+        for state in states:
+            seconds += state.elapsed_s
+            last = figures(state.x, scan.truth)
+            if best is None or last.psnr > best[0].psnr:
+                best = last, state.step
+        assert best is not None
+        yield f"| {name} | {n_views} | TD-DIP | {last} | {best[0]} ({best[1]}) | {seconds:.1f} |"
+    yield ""
+
+
 def growth(given: argparse.Namespace) -> Iterator[str]:
     """Seconds of set-up and of an iteration, and peak memory, of redpsm, each in a process of its own."""
     yield "| pixels | instants | data, MiB | set-up, s | an iteration, s | peak memory, MiB |"
@@ -239,6 +262,7 @@ def volume_figure(movies: dict[str, torch.Tensor], path: Path) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {
     "quality": quality,
+    "td_dip": deep_image_prior,
     "growth": growth,
     "volume": volume,
 }
@@ -253,6 +277,7 @@ def main() -> None:
     parser.add_argument("--views", default="32,64,128,256", help="instants")
     parser.add_argument("--published", choices=("all", "psm", "none"), default="all")
     parser.add_argument("--sigma", type=float, default=0.05, help="noise level of the published arithmetic's denoiser")
+    parser.add_argument("--steps", type=int, default=10_000, help="td_dip: of Adam")
     parser.add_argument("--denoiser", default="tomo-2d")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of our redpsm, as after -s")
     parser.add_argument("--threads", type=int)

@@ -31,7 +31,7 @@ class TdDipState:
         step: Adam steps so far.
         x: the movie, (P, ny, nx).
         loss: mean square of the last frame's residual.
-        elapsed_s: since the state before, without drawing x.
+        elapsed_s: processor time since the state before, without drawing x.
     """
 
     step: int
@@ -89,7 +89,7 @@ def td_dip(
     optimiser = torch.optim.Adam(network.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, halve_every, 0.5)
     scaled = y[:, 0] / peak
-    begin = time.perf_counter()
+    begin = time.process_time()
     for step in range(1, n_steps + 1):
         p = int(torch.randint(n_frames, (1,), generator=draw))
         optimiser.zero_grad()
@@ -99,11 +99,11 @@ def td_dip(
         optimiser.step()
         schedule.step()
         if step % every == 0 or step == n_steps:
-            elapsed = time.perf_counter() - begin
+            elapsed = time.process_time() - begin
             with torch.no_grad():
                 x = peak * torch.cat([network(z[p : p + 1])[:, 0] for p in range(n_frames)]) * mask
             yield TdDipState(step=step, x=x, loss=float(value.detach()), elapsed_s=elapsed)
-            begin = time.perf_counter()
+            begin = time.process_time()
 
 
 class TdDipNetwork(nn.Module):
