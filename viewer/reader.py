@@ -14,7 +14,7 @@ Reader = Callable[[Any], list[LayerData]]
 def prefer(context: Any = None) -> None:
     """Make this the reader of HDF5 in napari's preferences, unless the user or another plugin has a claim.
 
-    Called when the plugin is first used. napari's own reader lists these endings too, and napari would ask at every drop.
+    Called when the plugin is first used. napari's own reader lists these endings too, so it would ask at every drop.
     """
     from napari.settings import get_settings
     from npe2 import PluginManager
