@@ -49,6 +49,8 @@ from pipelines.radar import MeasurementError
 
 #: Conjugate-gradient steps of the first image, which sets the scale.
 FIRST_STEPS = 6
+#: Weight of `sense` on a raster, and along trajectories.
+SENSE_WEIGHTS = (1e-2, 1e-1)
 #: Times that readouts are held out; the middle of the numbers of knots counts.
 DRAWS = 3
 #: Knots that a prior carries beyond those that predict held-out readouts best.
@@ -80,9 +82,10 @@ def sense(m: Measurement, config: SenseConfig, setting: Setting) -> Plan:
     facts: dict[str, Any] = {}
 
     def image() -> Tensor:
-        ridge = table.weight * _size(scan.A)
+        along = scan.weights is not None
+        ridge = _size(scan.A) * (SENSE_WEIGHTS[along] if table.weight is None else table.weight)
         b = scan.A.adjoint(scan.y)
-        if scan.weights is None:
+        if not along:
             x, info = cg(lambda v: scan.A.gram(v) + ridge * v, b, tol=table.tol, max_iter=table.max_iter)
             facts["cg_iterations"] = int(info.iterations.max())
             return x

@@ -230,8 +230,9 @@ def test_the_command_takes_pnp_for_slices_and_redpsm_for_movies(tmp_path):
     write_measurement(tmp_path / "moves.h5", beating())
     result = CliRunner().invoke(app, ["reconstruct", str(tmp_path), "-o", str(tmp_path / "out"), "-n"])
     assert result.exit_code == 0, result.output
-    lines = sorted(result.stdout.splitlines())
-    assert [line.rsplit(" ", 1)[1] for line in lines] == ["(redpsm)", "(pnp)"]
+    moves, still = sorted(line for line in result.stdout.splitlines() if line.startswith("would reconstruct"))
+    assert "(redpsm)" in moves
+    assert "(pnp)" in still
 
 
 def test_the_whole_way_on_the_command_line(tmp_path):
