@@ -10,7 +10,7 @@ the largest value over all views and frames (RP 1.1). The files are looked for i
 With the published strength C = 6 these objects, which have less fine detail than a walnut, are easier: their best
 rank-7 approximation has 41.5, 42.7 and 39.4 dB (P = 128) against the walnut's 34.9 (RP 2.1). `C_MAX` scales the motion
 so that they are within 1 dB of it, as RP 7.4 (4) has it; everything stays within 55 pixels of the axis. The network
-`tomo-2d` has seen slice 40 of the head in training, not moving; it has seen neither mouse nor tooth.
+`tomo-2d` has seen none of them in training.
 """
 
 from __future__ import annotations
