@@ -133,6 +133,9 @@ def test_truth_and_estimate_on_limits_under_which_equal_looks_equal():
     (_, high), (_, top) = shared_limits(estimate, volume(true))
     assert top == pytest.approx(true.max())
     assert high == pytest.approx(top / 4)
+    unlike = np.zeros_like(true)
+    unlike[0, 0, 0], true[0, 0, 0] = 0.3, 1e-3
+    assert shared_limits(volume(unlike), volume(true))[0] == (0, pytest.approx(0.3))  # and not black
     same, other = shared_limits(volume(0.5 * true, quantity="attenuation"), volume(true, quantity="attenuation"))
     assert same == other  # an attenuation half as large is to look darker
 

@@ -137,13 +137,15 @@ def shared_limits(estimate: Volume, truth: Volume) -> tuple[tuple[float, float],
     """Contrast limits of estimate and truth under which equal values look equal.
 
     Quantities with an absolute scale share one range; of others the estimate's range is the truth's over the gain that
-    brings the two together best, since reflectivity has no unit.
+    brings the two together best, since reflectivity has no unit. It ends at the estimate's own peak, where an estimate
+    unlike the truth would be black.
     """
     low, high = limits_of(np.abs(truth.data) if np.iscomplexobj(truth.data) else truth.data)
-    gain = 1.0
     if truth.quantity not in ABSOLUTE and truth.data.shape == estimate.data.shape:
         gain = gain_of(np.asarray(estimate.data), truth.data)
-    return (low / gain, high / gain), (low, high)
+        peak = limits_of(np.abs(np.asarray(estimate.data)))[1]
+        return (low / gain, min(high / gain, peak)), (low, high)
+    return (low, high), (low, high)
 
 
 def error_layer(estimate: Volume, truth: Volume, *, name: str = "") -> LayerData:
