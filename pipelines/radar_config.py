@@ -89,10 +89,10 @@ class PnpSolverTable(SolverTable):
     max_iter: int = Field(default=12, ge=1, description="iterations at most")
     tol: float = Field(default=5e-3, ge=0, description="stop when the image's relative change falls below")
     patience: int | None = Field(
-        default=3,
+        default=None,
         ge=1,
         description="stop after this many iterations in which denoised image and data did not come closer, and take "
-        "the closest; none takes the last iterate",
+        "the closest, for denoisers that drift; none takes the last iterate",
     )
     output: Literal["denoised", "consistent"] = Field(
         default="denoised", description="the denoiser's last result, or the image that fits the data to within epsilon"

@@ -136,9 +136,10 @@ def test_a_higher_threshold_keeps_fewer_components() -> None:
 
 def test_the_threshold_follows_the_noise() -> None:
     samples, _, _ = full_scan((1, N, N))
-    found = [espirit(centre_of(noisy(samples, s), (1, 26, 26)), (1, N, N)) for s in (0.0, 0.05, 0.3)]
-    thresholds = [f.threshold for f in found]
+    centres = [centre_of(noisy(samples, s), (1, 26, 26)) for s in (0.0, 0.05, 0.3)]
+    thresholds = [espirit(c, (1, N, N), n_sets=2).threshold for c in centres]
     assert thresholds[0] < thresholds[1] < thresholds[2]
+    assert espirit(centres[0], (1, N, N)).threshold == 0.02
     white = torch.randn(4000, 100, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.eigvalsh(white.mH @ white)
     values[-1] *= 1e4  # one signal

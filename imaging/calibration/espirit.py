@@ -17,6 +17,8 @@ from imaging.operators.coils import CHUNK
 KERNEL, KERNEL_3D = 6, 5
 #: Least singular value, over the largest, that is not numerical noise.
 LEAST_SINGULAR = 2e-3
+#: The same for one set of maps: weaker components, which several sets need, make object of its surroundings.
+LEAST_OF_ONE = 2e-2
 #: Eigenvalue below which a voxel holds no signal: 1 where the maps explain the calibration data.
 CROP = 0.8
 #: Steps of orthogonal iteration with the fourth power of the matrix.
@@ -60,7 +62,8 @@ def espirit(
         shape: of the image, z, y, x.
         n_sets: sets of maps.
         kernel: width of the windows along every encoded axis; None is 6 in 2D and 5 in 3D.
-        threshold: singular values below this share of the largest are noise; None takes them from the noise itself.
+        threshold: singular values below this share of the largest are noise; None takes them from the noise itself,
+            and for one set no less than 0.02.
         crop: eigenvalue below which maps are 0.
 
     Raises:
@@ -90,7 +93,9 @@ def espirit(
     rows = _windows(calibration.to(torch.complex128), window)
     values, vectors = torch.linalg.eigh(rows.mH @ rows)
     singular = values.clamp_min(0).sqrt() / values[-1].sqrt()
-    least = noise_edge(values, len(rows)) if threshold is None else threshold
+    least = threshold
+    if least is None:
+        least = max(noise_edge(values, len(rows)), LEAST_OF_ONE if n_sets == 1 else 0.0)
     kept = vectors[:, singular >= least]
     # a row of the matrix is a window itself, not its conjugate
     products = _lag_products((kept @ kept.mH).conj(), n_coils, window)
