@@ -106,7 +106,7 @@ def estimate(
         )
     factor = machine_speed() if speed is None else speed
     found: Estimate | None = None
-    for blocks in (None,) if limit is None else _choices(m, method, config):
+    for blocks in (None,) if limit is None else _choices(m, config):
         memory, work = terms(m, method, config, blocks=blocks, iterations=model["iterations"])
         found = Estimate(
             memory=_sum(model["memory"], memory), seconds=factor * _sum(model["seconds"], work), blocks=blocks
@@ -188,7 +188,7 @@ def _solver_table(config: Any) -> Any:
     return next((t for t in tables if t is not None), None)
 
 
-def _choices(m: Measurement, method: Method, config: Any) -> Iterator[int | None]:
+def _choices(m: Measurement, config: Any) -> Iterator[int | None]:
     """Bytes that an operator may keep, from none given to the smallest that it can work with."""
     yield None
     if m.modality == "mimo_radar":
@@ -201,8 +201,7 @@ def _choices(m: Measurement, method: Method, config: Any) -> Iterator[int | None
             if 3 * scan.per_voxel * voxels < min(sizes):
                 yield int(3 * scan.per_voxel * voxels)
     elif m.modality == "tomography":
-        if method.name != "fbp":
-            yield 0
+        yield 0
     elif m.modality == "irs_mimo":
         n, rows = _irs_sizes(m, config)
         each = COPIES * 16 * max(math.prod(n), math.prod(rows))
@@ -342,7 +341,7 @@ def _tomography(m: Measurement, config: Any, blocks: int | None, iterations: flo
     }
     product = entries * rows
     work = {
-        "matrix": entries * (1 if stored else 2 * steps),
+        "matrix": entries * (1 if stored else 1 + 2 * steps),
         "products": product * steps if table is not None else 0.0,
         "movie": frames * voxels * (1 + iterations),
         "basis": rank * frames * voxels * steps if hasattr(config, "model") and frames > 1 else 0.0,
@@ -386,6 +385,7 @@ def _mri(m: Measurement, config: MriConfig, blocks: int | None, iterations: floa
         "calibration": used * used * voxels if estimated else 0.0,
         "transforms": coil_movie * math.log2(max(2.0, voxels)) * steps,
         "gridding": used * samples * (1 + steps) if trajectory else 0.0,
+        "trajectory": float(frames) if trajectory else 0.0,
         "search": coil_movie * math.log2(frames) if frames > 1 and hasattr(config, "model") else 0.0,
         "movie": movie * (1 + iterations),
         "rank": movie * frames * iterations if frames > 1 else 0.0,
