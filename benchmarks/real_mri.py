@@ -405,7 +405,7 @@ def echoes_part(given: argparse.Namespace) -> Iterator[str]:
     series = np.moveaxis(stored.images, -1, 0)
     series = series / np.sort(np.abs(series).ravel())[-series.size // 1000 :].mean()
     maps = brain_maps(series.shape[1:])  # type: ignore[arg-type]
-    times = ", ".join(f"{t:g}" for t in np.ravel(stored.TE))
+    times = ", ".join(f"{1e3 * t:g}" for t in np.ravel(stored.TE))  # stored in seconds
     yield f"### Heart at echo times {times} ms, {series.shape[1]} x {series.shape[2]}, 4-fold; PSNR in dB"
     yield ""
     yield f"| {' | '.join(('pnp', *DYNAMIC))} |"
