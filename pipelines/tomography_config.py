@@ -159,7 +159,7 @@ class RedPsmSolverTable(RedSolverTable):
     mirrored: bool = Field(
         default=True, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
     )
-    max_iter: int = Field(default=16, ge=1, description="iterations at most")
+    max_iter: int = Field(default=15, ge=1, description="iterations at most")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
