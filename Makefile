@@ -34,6 +34,8 @@ types: install
 
 bench: install  ## speed and memory, side by side with the dense matrix
 	$(BIN)/python benchmarks/near_field.py
+	$(BIN)/python benchmarks/tomography.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mri.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kronecker_speed.py
 
 bench-quality: install  ## the table of image quality in benchmarks/
