@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 REPORT_EVERY_S = 0.2  # how often a worker tells its parent about iterations
 PATIENCE_S = 5.0  # how long a worker may take to end when asked
 RETRY_WAIT_S = 1.0  # before the first try again, doubled for every further one
+LONGEST_WAIT_S = 60.0
 
 #: Errors of the system that may be gone when asked again; a full disk or a missing permission is none.
 PASSING = frozenset(
@@ -149,7 +150,7 @@ def run_with_retries(
                     yield index, outcome
         if not again:
             return
-        time.sleep(RETRY_WAIT_S * 2**attempt)
+        time.sleep(min(RETRY_WAIT_S * 2**attempt, LONGEST_WAIT_S))
         waiting = sorted(again)
 
 
