@@ -1,6 +1,6 @@
 """The pictures of the documentation, from simulated and measured scans: `make docs-figures`.
 
-    python docs/make_figures.py [demo] [channels] [foam] [cylinders]
+    python docs/make_figures.py [demo] [mri] [channels] [foam] [cylinders]
 
 Without arguments all of them. The measured scans are looked for in $BACKCAST_SHARED, else in ../shared; where they
 are missing their pictures are left as they are. Prints the figures that the documentation quotes.
@@ -60,6 +60,14 @@ def channels(folder: Path) -> None:
     text, picture = run_demo("irs_mimo", folder / "demo_irs_mimo", seed=0, say=say)
     say(text)
     shutil.copyfile(picture, IMAGES / "demo_irs_mimo.png")
+
+
+def mri(folder: Path) -> None:
+    """demo_mri.png and demo_mri_heart.png: what the demo of MRI draws, still and moving."""
+    text, picture = run_demo("mri", folder / "demo_mri", seed=0, say=say)
+    say(text)
+    shutil.copyfile(picture, IMAGES / "demo_mri.png")
+    shutil.copyfile(picture.with_name("mri_heart.png"), IMAGES / "demo_mri_heart.png")
 
 
 def foam(folder: Path) -> None:
@@ -228,7 +236,13 @@ def save(figure: Figure, name: str) -> None:
     say(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
-FIGURES: dict[str, Callable[[Path], None]] = {"demo": demo, "channels": channels, "foam": foam, "cylinders": cylinders}
+FIGURES: dict[str, Callable[[Path], None]] = {
+    "demo": demo,
+    "mri": mri,
+    "channels": channels,
+    "foam": foam,
+    "cylinders": cylinders,
+}
 
 
 def main(*names: str) -> None:
