@@ -63,7 +63,7 @@ MOST_MISSING = 0.5
 FINAL, ENOUGH_VIEWS = 0.06, 64
 #: Temporal weight of tv, and frames below which it is lower in proportion.
 TEMPORAL, TEMPORAL_FRAMES = 3e-3, 32
-#: Penalty of redpsm, and views of a movie beyond which it falls with their square root.
+#: Penalty of redpsm, and views of a movie beyond which it falls with their square root, to half of it.
 BETA, BETA_VIEWS = 0.022, 32
 #: Iterations of the first image, which sets the scale.
 FIRST_STEPS = 6
@@ -293,7 +293,7 @@ def _beta_fraction(scan: Scan, table: RedSolverTable) -> float:
     given: float | None = table.beta_fraction
     if given is not None:
         return given
-    return BETA * min(1.0, math.sqrt(BETA_VIEWS / len(scan.angles_rad))) if scan.moves else BETA
+    return BETA * min(1.0, max(0.5, math.sqrt(BETA_VIEWS / len(scan.angles_rad)))) if scan.moves else BETA
 
 
 def _sigma_final(scan: Scan, table: RedSolverTable) -> float:

@@ -154,7 +154,7 @@ class RedPsmSolverTable(RedSolverTable):
         default=None,
         gt=0,
         description="penalty beta as a fraction of the mean eigenvalue of AAᴴ, times the views per frame; none takes "
-        "0.022, and less for movies of more than 32 views: 0.011 at 128",
+        "0.022, and less for movies of more than 32 views, 0.011 from 128 on",
     )
     mirrored: bool = Field(
         default=True, description="the denoiser sees slices as they are, mirrored in x, in y and in both, in turn"
