@@ -31,7 +31,8 @@ PRIORS = [
     ("|l1|", Magnitude(L1(0.5), weight=1.5), True),
     ("|tv + l1 >= 0|", Magnitude(TotalVariation(0.5, n_iter=1000, nonnegative=True, l1_weight=0.2)), True),
 ]
-PROTOCOLS = {Denoiser, Prior}
+#: `Patches` is a denoiser: test_patches.py.
+PROTOCOLS = {Denoiser, Prior, imaging.priors.Patches}
 IDS = [name for name, _, _ in PRIORS]
 
 
