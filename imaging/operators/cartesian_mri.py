@@ -183,7 +183,7 @@ class _Exact:
         self.A, self.rho = A, rho
 
     def __call__(self, b: Tensor, x0: Tensor | None = None) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
 
     def solve(self, b: Tensor, x0: Tensor | None = None) -> Tensor:
         """x = (AᴴA + rho I)⁻¹ b, b (*batch, *A.in_shape)."""

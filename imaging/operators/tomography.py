@@ -79,7 +79,7 @@ class Projector(LinearOperator):
 
     def _rows(self) -> Iterator[Rows]:
         """The matrix in compressed rows, some at a time."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no _rows")
 
     def row_energy(self) -> Tensor:
         """Σ_i R[(p, j), i]² of every sample, float64 (n_view, n_row, n_column); computed once."""
